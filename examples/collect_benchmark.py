@@ -11,7 +11,7 @@ is measured, mean over the five of a committee. Three ways are compared:
 - `alike`: three images drawn alike; after 100 answers, 70% by the smallest margin of all questions
 - `answerable`: as `collect` asks, with one candidate near the anchor, and then by what an answer
   would teach in the time that it takes
-- `grid`: grids of eight, of which three are picked
+- `grid`: grids of eight, of which up to three are picked, those that seem alike
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from named_images import vectors_of
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.collecting.asking import REPEAT_SHARE
+from tripletkit.collecting.background import _train_committee
 from tripletkit.collecting.choosing import (
     ANSWER_S,
     CANT_TELL_S,
@@ -41,7 +42,6 @@ from tripletkit.collecting.choosing import (
     keep_new,
     measure_nearness,
 )
-from tripletkit.collecting.committee import _train_committee
 from tripletkit.data.votes import Votes
 from tripletkit.evaluation.distances import triplet_margins
 
@@ -113,8 +113,10 @@ class Study:
         if not is_alike.any():
             return
         is_wrong = self.rng.random(len(shown)) < ERRORS / 2
-        order = np.argsort(-(is_alike != is_wrong).astype(float) + self.rng.random(len(shown)) / 2)
-        picked, left = order[: defaults.GRID_PICK], order[defaults.GRID_PICK :]
+        seems_alike = is_alike != is_wrong
+        order = np.argsort(-seems_alike.astype(float) + self.rng.random(len(shown)) / 2)
+        n_pick = min(int(seems_alike.sum()), defaults.GRID_PICK)
+        picked, left = order[:n_pick], order[n_pick:]
         self.rows += [[anchor, shown[p], shown[q]] for p in picked for q in left]
 
     def train(self):
@@ -128,7 +130,7 @@ class Study:
         known = np.array(self.shown, dtype=np.int32)
         if self.way == "alike":
             candidates = draw_candidates(self.usable, defaults.CHOICE_CANDIDATES, self.rng, known)
-            chance = None
+            chance = 1.0
         else:
             anchors = self.rng.permutation(len(self.usable))
             n_each = defaults.CHOICE_CANDIDATES // len(anchors)
@@ -199,7 +201,8 @@ def main() -> None:
         for way in options.ways:
 
             def measure(committee, rows=test_rows):
-                return float(np.mean(committee.margins(rows) > 0))
+                each = [triplet_margins(e, rows, committee.distance) for e in committee.embeddings]
+                return float(np.mean(np.stack(each) > 0))
 
             study = Study(way, features, classes, np.sort(asked), seed)
             for minutes, values in run(study, options.minutes, measure).items():

@@ -1,20 +1,26 @@
 """Measure how quick the pages of `collect` are while many judges answer and a model is trained.
 
-    python examples/collect_load_benchmark.py images/ --judges 20 --answers 20
+    python examples/collect_load_benchmark.py images/ --judges 100 --answers 20 --kills 5
 
-Starts a server on the loopback, and judges that each open six connections and the page, load its
-images, think for half a second to one and a half, and answer. The model is trained in the
-background as soon as 100 answers are there. Prints the milliseconds that replies took, by kind,
-and whether every acknowledged answer is in the database once. `--kills 5` kills the server so many
-times in the middle (SIGKILL) and starts it again; judges then send again, as the page does.
+Starts a server on the loopback, and judges who arrive within ten seconds. Each has six connections
+as a browser has, which stay open; takes the page, its script and its style; asks for an image once;
+loads those of the next questions while looking at this one; and thinks for a time around the
+median of 2.3 s that an answer took in a trial. Prints the milliseconds of replies by kind, from the
+moment that the page wants them, and whether every acknowledged answer is in the database once. The
+model is trained in the background as soon as 100 answers are there.
+
+`--kills 5` kills the server so many times in the middle (SIGKILL) and starts it again; judges then
+send again after 1, 2, 4 s and so on, as the page does. A reply's time is that of the request that
+got it; how many had to be sent again is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import html
-import http.client
 import json
+import math
 import random
 import re
 import secrets
@@ -24,7 +30,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from contextlib import closing
@@ -34,85 +39,118 @@ import numpy as np
 
 KINDS = ("page", "answer", "image")
 CONNECTIONS = 6
+ARRIVE_S = 10
+# Median of a trial with 597 answers, and how much times of answers spread.
+THINK_S, SPREAD = 2.3, 0.5
+_FIRST_MODEL = """
+SELECT 86400 * (julianday(min(made_at)) - julianday((
+    SELECT answered_at FROM answers ORDER BY answered_at LIMIT 1 OFFSET 99))) FROM models
+"""
 
 
-class Judge(threading.Thread):
-    """One simulated judge; `times_ms` are what the replies took, by kind."""
+class Browser:
+    """Six connections to the server, each with one request at a time."""
 
-    def __init__(
-        self, port: int, link: str, n_answers: int, seed: int, server_dies: bool = False
-    ) -> None:
-        super().__init__()
-        self._server_dies = server_dies
-        self._port, self._link, self._n_answers = port, link, n_answers
-        self._rng = random.Random(seed)
-        self.times_ms: dict[str, list[float]] = defaultdict(list)
-        self.acknowledged: list[str] = []
+    def __init__(self, port: int, times_ms: dict[str, list[float]]) -> None:
+        self._port, self._times_ms = port, times_ms
+        self._free: asyncio.Queue = asyncio.Queue()
+        self._fixed = f"Host: 127.0.0.1:{port}\r\n"
+        self.n_asked_again = 0
 
-    def run(self) -> None:
-        # As many as a browser opens; images come by all of them in turn.
-        self._connections = [
-            http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-            for _ in range(CONNECTIONS)
-        ]
-        for connection in self._connections:
-            connection.connect()
-        self._headers: dict[str, str] = {}
-        reply, _ = self._ask("GET", self._link)
-        self._headers["Cookie"] = reply.getheader("Set-Cookie").partition(";")[0]
-        base = reply.getheader("Location")
-        _, page = self._ask("GET", f"{base}ask", "page")
-        text = page.decode()
-        self._headers["X-Form-Token"] = re.search(r'data-form-token="(\w+)"', text)[1]
-        state = json.loads(html.unescape(re.search(r'data-state="([^"]*)"', text)[1]))
-        seen: set[int] = set()
-        while state["screens"] and len(self.acknowledged) < self._n_answers:
-            for screen in state["screens"]:
-                for image in {screen["anchor"], *screen["shown"]} - seen:
-                    seen.add(image)
-                    self._ask("GET", f"/image/{image}/small", "image")
-            time.sleep(self._rng.uniform(0.5, 1.5))
-            client_id = secrets.token_hex(16)
-            answer = {
-                "client_id": client_id,
-                "screen": state["screens"][0]["id"],
-                "side": self._rng.choice(["left", "right"]),
-                "places": [],
-                "response_ms": 1000.0,
-                "method": "keyboard",
-            }
-            reply, body = self._ask("POST", f"{base}answer", "answer", json.dumps(answer))
-            assert reply.status == 200, body
-            self.acknowledged.append(client_id)
-            state = json.loads(body)
-        for connection in self._connections:
-            connection.close()
+    async def open(self) -> None:
+        for _ in range(CONNECTIONS):
+            self._free.put_nowait(await self._connect())
 
-    def _ask(self, method: str, path: str, kind: str = "", body: str | None = None):
-        headers = dict(self._headers)
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        for _ in range(200):
-            started_s = time.perf_counter()
+    async def _connect(self):
+        """Return a connection as soon as there is a server, which the page tries as often."""
+        wait_s = 1
+        while True:
             try:
-                reply, data = self._send(method, path, body, headers)
-                break
-            except (http.client.HTTPException, OSError):
-                # The server closes what was idle for long, and a browser opens another; or it is
-                # being started again.
-                self._connections[0].close()
-                time.sleep(0.5 if self._server_dies else 0)
-        if kind:
-            self.times_ms[kind].append(1000 * (time.perf_counter() - started_s))
-        return reply, data
+                return await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, 10)
 
-    def _send(self, method: str, path: str, body: str | None, headers: dict[str, str]):
-        connection = self._connections[0]
-        connection.request(method, path, body, headers)
-        reply = connection.getresponse()
-        data = reply.read()
-        self._connections.append(self._connections.pop(0))
-        return reply, data
+    def keep(self, header: str) -> None:
+        """Send a header with every request from now on."""
+        self._fixed += f"{header}\r\n"
+
+    async def ask(self, method: str, path: str, kind: str = "", body: str = ""):
+        """Return head and body of a reply, asking again until there is one."""
+        text = f"{method} {path} HTTP/1.1\r\n{self._fixed}"
+        if body:
+            text += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        request = f"{text}\r\n{body}".encode()
+        started_s = time.perf_counter()
+        while True:
+            streams = await self._free.get()
+            try:
+                reader, writer = streams = streams or await self._connect()
+                writer.write(request)
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                data = await reader.readexactly(
+                    int(re.search(r"(?i)content-length: (\d+)", head)[1])
+                )
+                break
+            except (OSError, EOFError):
+                # The server closed what was idle for long, and a browser opens another; or it is
+                # being started again.
+                streams = await self._connect()
+                self.n_asked_again += 1
+                started_s = time.perf_counter()
+            finally:
+                self._free.put_nowait(streams)
+        if kind:
+            self._times_ms[kind].append(1000 * (time.perf_counter() - started_s))
+        return head, data
+
+    def close(self) -> None:
+        while not self._free.empty():
+            if (streams := self._free.get_nowait()) is not None:
+                streams[1].close()
+
+
+async def judge(browser: Browser, link: str, n_answers: int, seed: int) -> list[str]:
+    """Answer so many questions, and return the ids of the answers that were acknowledged."""
+    rng = random.Random(seed)
+    await asyncio.sleep(rng.uniform(0, ARRIVE_S))
+    await browser.open()
+    head, _ = await browser.ask("GET", link)
+    browser.keep("Cookie: " + re.search(r"Set-Cookie: ([^;]*)", head)[1])
+    base = re.search(r"Location: (\S+)", head)[1]
+    _, page = await browser.ask("GET", f"{base}ask", "page")
+    text = page.decode()
+    await asyncio.gather(
+        *(browser.ask("GET", f"/static/collect.{kind}", "page") for kind in ("js", "css"))
+    )
+    browser.keep("X-Form-Token: " + re.search(r'data-form-token="(\w+)"', text)[1])
+    state = json.loads(html.unescape(re.search(r'data-state="([^"]*)"', text)[1]))
+    asked: dict[int, asyncio.Task] = {}
+    acknowledged: list[str] = []
+    while state["screens"] and len(acknowledged) < n_answers:
+        for screen in state["screens"]:
+            for image in (screen["anchor"], *screen["shown"]):
+                if image not in asked:
+                    asking = browser.ask("GET", f"/image/{image}/small", "image")
+                    asked[image] = asyncio.create_task(asking)
+        shown = state["screens"][0]
+        await asyncio.gather(*(asked[image] for image in (shown["anchor"], *shown["shown"])))
+        await asyncio.sleep(THINK_S * math.exp(rng.gauss(0, SPREAD)))
+        answer = {
+            "client_id": secrets.token_hex(16),
+            "screen": shown["id"],
+            "side": rng.choice(["left", "right"]),
+            "places": [],
+            "response_ms": 1000.0,
+            "method": "keyboard",
+        }
+        head, body = await browser.ask("POST", f"{base}answer", "answer", json.dumps(answer))
+        assert " 200 " in head.partition("\r")[0], body
+        acknowledged.append(answer["client_id"])
+        state = json.loads(body)
+    await asyncio.gather(*asked.values())
+    browser.close()
+    return acknowledged
 
 
 def measure(
@@ -141,35 +179,41 @@ def measure(
             return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
         server = start()
-        try:
-            links = [server.stdout.readline().split()[1] for _ in range(n_judges)]
-            paths = [link.partition(f":{port}")[2] for link in links]
-            time.sleep(1)
-            judges = [
-                Judge(port, path, n_answers, n, server_dies=n_kills > 0)
-                for n, path in enumerate(paths)
-            ]
-            for judge in judges:
-                judge.start()
+        times_ms: dict[str, list[float]] = defaultdict(list)
+
+        async def answer_all() -> list[str]:
+            nonlocal server
+            browsers = [Browser(port, times_ms) for _ in paths]
+            pairs = enumerate(zip(browsers, paths, strict=True))
+            judges = asyncio.gather(*(judge(b, path, n_answers, n) for n, (b, path) in pairs))
             for _ in range(n_kills):
-                time.sleep(6)
+                await asyncio.sleep(8)
                 server.kill()
                 server.wait()
                 server.stdout.close()
                 server = start()
-            for judge in judges:
-                judge.join()
+            found = [client_id for each in await judges for client_id in each]
+            if n_kills:
+                print(f"{sum(b.n_asked_again for b in browsers):,} requests were sent again")
+            return found
+
+        try:
+            links = [server.stdout.readline().split()[1] for _ in range(n_judges)]
+            paths = [link.partition(f":{port}")[2] for link in links]
+            acknowledged = asyncio.run(answer_all())
             with closing(sqlite3.connect(database)) as connection:
                 kept = [row[0] for row in connection.execute("SELECT client_id FROM answers")]
                 (n_models,) = connection.execute("SELECT count(*) FROM models").fetchone()
-            acknowledged = [client_id for judge in judges for client_id in judge.acknowledged]
+                first_model = connection.execute(_FIRST_MODEL).fetchone()
             assert sorted(kept) == sorted(acknowledged)
             print(f"{len(kept):,} answers, each there once; {n_models} models trained meanwhile")
+            if n_models:
+                print(f"{first_model[0]:.1f} s from the 100th answer to a first model")
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)
             server.stdout.close()
-    return {kind: np.concatenate([judge.times_ms[kind] for judge in judges]) for kind in KINDS}
+    return {kind: np.array(times_ms[kind]) for kind in KINDS}
 
 
 def main() -> None:

@@ -31,17 +31,7 @@ def add_chosen(database, n, how="disagreement"):
     """Add a model that chose `n` questions."""
     rng = np.random.default_rng(5)
     rows = [rng.permutation(np.arange(1, 31))[:3].tolist() for _ in range(n)]
-    questions = [
-        {
-            "anchor": a,
-            "first": b,
-            "second": c,
-            "how": how,
-            "score": 0.1,
-            "expected": 0.4,
-        }
-        for a, b, c in rows
-    ]
+    questions = [{"images": row, "how": how, "score": 0.1, "expected": 0.4} for row in rows]
     return database.add_model(100, {}, questions)
 
 
@@ -228,7 +218,7 @@ def test_grids_are_repeated_in_another_order(tmp_path):
 
 def test_what_was_drawn_is_asked_with_its_probability(tmp_path):
     database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=10)
-    asker.add_drawn([Drawn([1, 2, 99], 0.5), Drawn([1, 2, 3], 0.25), Drawn([4, 5, 6], 0.125)])
+    asker.drawn.extend([Drawn([1, 2, 99], 0.5), Drawn([1, 2, 3], 0.25), Drawn([4, 5, 6], 0.125)])
     answer_all(database, asker, "anna", by_label(LABELS), n=3)
     rows = database.connection.execute(
         "SELECT anchor, first, second, probability FROM questions ORDER BY id LIMIT 3"
@@ -242,7 +232,7 @@ def test_pairs_of_a_grid_have_the_probability_of_their_layers(tmp_path):
     database, asker = start(
         tmp_path / "j.sqlite", NAMES, n_questions=1, screen="grid", grid_of=4, grid_pick=1
     )
-    asker.add_drawn([Drawn([1, 2, 3, 4, 5], near=[2, 3, 4], n_images=30)])
+    asker.drawn.extend([Drawn([1, 2, 3, 4, 5], near=[2, 3, 4], n_images=30)])
     (screen,) = asker.screens(database.add_judge("anna").id)
     answer = GivenAnswer("client-0001", screen.id, "grid", (0,), 900.0, "mouse")
     database.add_answer(1, answer)

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tripletkit import Triplets, defaults
-from tripletkit.collecting import committee
-from tripletkit.collecting.background import BackgroundTrainer
-from tripletkit.collecting.choosing import Committee, question_keys
-from tripletkit.collecting.committee import (
+from tripletkit.collecting import background
+from tripletkit.collecting.background import (
+    BackgroundTrainer,
     TrainerTask,
+    _choose_next,
     _extrapolate,
     _measure_curve,
-    choose_next,
-    measure_model,
+    _measure_model,
 )
+from tripletkit.collecting.choosing import Committee, question_keys
 from tripletkit.data.judgement_files import read_shown_questions
 from tripletkit.data.judgements import open_judgements
 from tripletkit.data.votes import Votes
@@ -119,14 +119,14 @@ def test_it_chooses_what_it_is_unsure_of(collected, way):
     answer_all(database, asker, "anna", by_label(LABELS), n=120)
     task = TrainerTask(database.path, database.add_images(NAMES), make_features, way)
     features = make_features()
-    found = choose_next(task, features, 120)
+    found = _choose_next(task, features, 120)
     questions = found["questions"]
     if way == "disagreement":
         # The same answers, the same choice.
-        assert choose_next(task, features, 120)["questions"] == questions
+        assert _choose_next(task, features, 120)["questions"] == questions
     # No image more than twice.
     assert len(questions) <= 40 * 2 // 3
-    used = [q[column] for q in questions for column in ("anchor", "first", "second")]
+    used = [image for q in questions for image in q["images"]]
     assert max(np.bincount(used)) <= 2
     assert {q["how"] for q in questions} == {way}
     unsure = np.mean([abs(q["expected"] - 0.5) for q in questions])
@@ -137,8 +137,8 @@ def test_it_chooses_what_it_is_unsure_of(collected, way):
         (row["anchor"], frozenset((row["first"], row["second"])))
         for row in database.connection.execute("SELECT anchor, first, second FROM questions")
     }
-    assert not asked & {(q["anchor"], frozenset((q["first"], q["second"]))) for q in questions}
-    about = found["about"] | measure_model(task, features, 120)
+    assert not asked & {(q["images"][0], frozenset(q["images"][1:])) for q in questions}
+    about = found["about"] | _measure_model(task, features, 120)
     assert about["n_random"] == int(open_judgements(database.path).decided().is_random.sum())
     assert len(about["curve"]) == 3
     assert all(hard["margin"] < 0 for hard in about["hardest"])
@@ -162,13 +162,13 @@ def test_what_was_shown_is_not_chosen_whatever_was_said(tmp_path, monkeypatch):
     shown = read_shown_questions(database.path)
     members = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
     monkeypatch.setattr(
-        committee, "_train_committee", lambda *args, **kwargs: Committee(list(members), "l2", 0.1)
+        background, "_train_committee", lambda *args, **kwargs: Committee(list(members), "l2", 0.1)
     )
     monkeypatch.setattr(defaults, "MAX_PER_IMAGE", 99)
     task = TrainerTask(database.path, database.add_images(names), make_features, "margin")
-    monkeypatch.setattr(committee, "_FEWEST_ANSWERS", 1)
-    questions = choose_next(task, make_features()[:5], 28)["questions"]
-    chosen = [[q[column] for column in ("anchor", "first", "second")] for q in questions]
+    monkeypatch.setattr(background, "_FEWEST_ANSWERS", 1)
+    questions = _choose_next(task, make_features()[:5], 28)["questions"]
+    chosen = [q["images"] for q in questions]
     keys = {*question_keys(np.array(chosen)).tolist()}
     assert keys
     assert not keys & {*question_keys(np.array(shown)).tolist()}
@@ -201,7 +201,7 @@ def test_a_model_comes_while_answers_go_on(collected):
         answer_all(database, asker, "anna", by_label(LABELS), n=40)
         wait_for(lambda: database.last_model()["id"] == 2)
         assert database.last_model()["n_answers"] == 104
-        assert asker.n_drawn > 1000
+        assert len(asker.drawn) > 1000
     finally:
         trainer.stop()
     assert not trainer._process.is_alive()

@@ -327,7 +327,8 @@ def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse, tmp
 
     (tmp_path / "study.toml").write_text("pause_every = 2\n")
     server = serve("--judge", "anna", "-n", 10)
-    page = Page(browse(), server.links["anna"])
+    driver, started_s = browse(), time.monotonic()
+    page = Page(driver, server.links["anna"])
     page.wait_until(
         lambda: (
             page.run(
@@ -343,7 +344,7 @@ def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse, tmp
     assert standing(server.database) == []
     page.press(Keys.ESCAPE)
     page.after(lambda: page.press(Keys.ARROW_LEFT))
-    assert standing(server.database)[0][5] < 1400
+    assert standing(server.database)[0][5] < 1000 * (time.monotonic() - started_s - 1.4)
     page.press(Keys.ARROW_LEFT)
     page.wait_until(lambda: page.run("return document.getElementById('pause').open"))
     assert "2 answers are saved" in page.driver.find_element("id", "pause-text").text
@@ -433,7 +434,7 @@ def test_a_grid_by_keys_and_by_mouse(serve, browse):
     page = Page(browse(), server.links["anna"])
     page.press("1")
     submit = page.driver.find_element("id", "submit-grid")
-    assert submit.get_attribute("aria-disabled") == "true"
+    assert submit.get_attribute("aria-disabled") == "false"  # one is enough
     page.press("4")
     page.after(lambda: page.press(Keys.ENTER))
     boxes = page.driver.find_elements("css selector", ".grid-images .choice")

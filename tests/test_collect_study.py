@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 import tomllib
@@ -17,7 +18,7 @@ import tripletkit as tk
 from tripletkit import TripletkitError
 from tripletkit.collecting import serving, study
 from tripletkit.collecting.pages import Site, make_app
-from tripletkit.collecting.scaled_images import ScaledImages
+from tripletkit.collecting.serving import ScaledImages
 from tripletkit.collecting.study import LANGUAGES, Study, _read_words, read_study
 from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.data.judgements import open_judgements
@@ -73,6 +74,11 @@ def send(browser, site, judge, screen, side, number):
     body |= {"response_ms": 800, "method": "mouse"}
     headers = {"X-Form-Token": token_of(site, judge)}
     return browser.post(f"/judge/{judge.id}/answer", json=body, headers=headers)
+
+
+def state_of(browser):
+    page = text_of(browser.get("/judge/1/ask"))
+    return json.loads(html.unescape(re.search(r'data-state="([^"]*)"', page)[1]))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -141,7 +147,7 @@ def test_practice_comes_first_says_what_is_right_and_counts_for_nothing(visit):
     browser, site = visit(practice=PRACTICE)
     judge = enter(browser, site)
     names = names_of(site.database)
-    state = browser.get("/judge/1/state").get_json()
+    state = state_of(browser)
     assert state["progress"] == "Practice 1 of 2"
     assert [screen["practice"] for screen in state["screens"]] == [True, True, False, False]
     # Right first, then wrong.

@@ -85,8 +85,8 @@ def test_an_answer_that_does_not_fit_is_refused(asked, side, places):
     assert database.n_answers() == 0
 
 
-@pytest.mark.parametrize("places", [(0,), (0, 0), (0, 4), (0, -1), (0, 1, 2)])
-def test_a_grid_wants_so_many_places_of_its_own(tmp_path, places):
+@pytest.mark.parametrize("places", [(), (0, 0), (0, 4), (0, -1), (0, 1, 2)])
+def test_a_grid_takes_up_to_so_many_places_of_its_own(tmp_path, places):
     database, asker = start(
         tmp_path / "j.sqlite", NAMES, screen="grid", grid_of=4, grid_pick=2, n_questions=3
     )
@@ -94,7 +94,11 @@ def test_a_grid_wants_so_many_places_of_its_own(tmp_path, places):
     screen = asker.screens(judge.id)[0]
     with pytest.raises(JudgementsError):
         database.add_answer(judge.id, given(screen.id, side="grid", places=places))
-    assert database.add_answer(judge.id, given(screen.id, side="grid", places=(3, 1)))
+    for number, (screen, picked) in enumerate(
+        zip(asker.screens(judge.id), [(3, 1), (2,)], strict=False)
+    ):
+        answer = given(screen.id, f"client-000{number}", "grid", picked)
+        assert database.add_answer(judge.id, answer) == "new"
 
 
 def test_undo_is_a_fact_and_the_screen_is_asked_again(asked):

@@ -131,7 +131,7 @@ def test_gold_is_of_the_collection_or_given():
     )
     (anna,) = report_judges(answers).judges
     assert str(anna.gold) == "1 of 2"
-    (anna,) = report_judges(answers, {("a", "c3", "b3"): None}).judges
+    (anna,) = report_judges(answers, [("a", "c3", "b3")]).judges
     assert str(anna.gold) == "2 of 3"
 
 

@@ -15,7 +15,6 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.api.given import PathLike, TripletsLike, as_path, given_weights, is_path
 from tripletkit.api.models import Model
-from tripletkit.collecting.answer_forms import MAX_NAME, parse_name
 from tripletkit.collecting.asking import AskingSettings
 from tripletkit.collecting.choosing import (
     Committee,
@@ -23,7 +22,7 @@ from tripletkit.collecting.choosing import (
     draw_candidates,
     question_keys,
 )
-from tripletkit.collecting.database import JudgementDatabase
+from tripletkit.collecting.database import MAX_NAME, JudgementDatabase, parse_name
 from tripletkit.collecting.judges import JudgesReport, report_judges
 from tripletkit.collecting.offline import Imported, import_answers, is_answer_file
 from tripletkit.collecting.serving import check_extra
@@ -274,11 +273,10 @@ def judges(
     Raises:
         JudgementsError: if it is no such database, or nobody has answered yet.
     """
-    known: dict[tuple[str, str, str], None] = {}
+    known: list[tuple[str, str, str]] = []
     if gold is not None:
         read = open_judgements(gold).decided().triplets
-        for a, b, c in read.rows.tolist():
-            known[read.names[a], read.names[b], read.names[c]] = None
+        known = [(read.names[a], read.names[b], read.names[c]) for a, b, c in read.rows.tolist()]
     answers = read_answers_given(Path(database), exclude)
     if not answers:
         raise JudgementsError(f"{database}: expected judgements, there is no answer in it yet")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import threading
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
+from typing import Any
 
 import numpy as np
 
@@ -86,28 +86,18 @@ class Asker:
             raise JudgementsError(
                 f"expected at least {self._n_needed} images to ask about, got {len(images)}"
             )
-        self.database = database
-        self.settings = settings
-        self._lock = threading.Lock()
+        self.database, self.settings = database, settings
         self._images = frozenset(images)
-        self._drawn: deque[Drawn] = deque()
+        # What was drawn by chance, to be shown in this order.
+        self.drawn: deque[Drawn] = deque()
         with database.writing():
             self._gold = frozenset(map(self._keep_gold, gold))
             practised = (practice or {}).items()
             self.practice = {self._keep_gold(images): why for images, why in practised}
 
-    @property
-    def n_drawn(self) -> int:
-        """How many questions or grids by chance are ready."""
-        return len(self._drawn)
-
-    def add_drawn(self, drawn: Sequence[Drawn]) -> None:
-        """Take questions or grids that were drawn by chance, to be shown in their order."""
-        self._drawn.extend(drawn)
-
     def leave_out(self, image: int) -> None:
         """Ask about an image no more, as its file cannot be read, unless too few stay."""
-        with self._lock:
+        with self.database.writing():
             if image in self._images and len(self._images) > self._n_needed:
                 self._images -= {image}
 
@@ -115,24 +105,20 @@ class Asker:
         """Return what a judge is to answer now and next, at most four screens."""
         pending = self._pending(judge)
         if len(pending) < _N_AHEAD:
-            with self._lock:
-                # Another request of this judge may have made some in the meantime.
-                self._make_screens(judge, _N_AHEAD - len(self._pending(judge)))
-            pending = self._pending(judge)
+            pending = self._make_screens(judge, _N_AHEAD)
         return pending[:_N_AHEAD]
 
     def all_screens(self, judge: int) -> list[Screen]:
         """Make all screens of a judge, and return those that are not answered."""
-        with self._lock:
-            self._make_screens(judge, self.settings.n_questions)
-        return self._pending(judge)
+        return self._make_screens(judge, self.settings.n_questions + len(self.practice))
 
     def _pending(self, judge: int) -> list[Screen]:
         # Images may be gone since a screen was made.
         screens = self.database.open_screens(judge)
         return [screen for screen in screens if self._images.issuperset(screen.images)]
 
-    def _make_screens(self, judge: int, n_screens: int) -> None:
+    def _make_screens(self, judge: int, n_wanted: int) -> list[Screen]:
+        """Return a judge's open screens: so many, but for those that there are no more of."""
         with self.database.writing() as connection:
             counts = dict(connection.execute(_N_MADE, (judge,)).fetchall())
             if self.practice and not counts:
@@ -140,10 +126,12 @@ class Asker:
                     self._add_question_screen(judge, "practice", question, number=question)
             n_made = sum(n for purpose, n in counts.items() if purpose != "practice")
             # One whose image is gone, or cannot be read, is replaced by another.
-            n_open = sum(screen.purpose != "practice" for screen in self._pending(judge))
+            pending = self._pending(judge)
+            n_open = sum(screen.purpose != "practice" for screen in pending)
             n_left = self.settings.n_questions - self.database.n_answers(judge) - n_open
-            for number in range(n_made, n_made + min(n_screens, n_left)):
+            for number in range(n_made, n_made + min(n_wanted - len(pending), n_left)):
                 self._make_screen(connection, judge, number)
+            return self._pending(judge)
 
     def _make_screen(self, connection: sqlite3.Connection, judge: int, number: int) -> None:
         rng = np.random.default_rng([self.settings.seed, judge, number, 2])
@@ -154,13 +142,13 @@ class Asker:
             return
         row = self._to_repeat(connection, judge, rng) if slot == REPEAT_OWN else None
         if row is None:
-            drawn = self._next_drawn(rng)
-            grid = (self.settings.grid_pick, _describe_layers(drawn))
-            self.database.add_screen(judge, "fresh", drawn.images, grid=grid)
+            drawn, n_pick = self._next_drawn(rng), self.settings.grid_pick
+            layers = _describe_layers(drawn)
+            self.database.add_screen(judge, "fresh", drawn.images, n_pick=n_pick, drawn=layers)
         else:
             images = [row["anchor"], *rng.permutation(json.loads(row["shown"]))]
-            grid = (row["n_pick"], row["drawn"])
-            self.database.add_screen(judge, "repeat", images, repeats=row["id"], grid=grid)
+            grid: dict[str, Any] = {column: row[column] for column in ("n_pick", "drawn")}
+            self.database.add_screen(judge, "repeat", images, repeats=row["id"], **grid)
 
     def _add_question_screen(
         self, judge: int, purpose: str, question: int, *, number: int, repeats: int | None = None
@@ -190,26 +178,22 @@ class Asker:
                         return "repeat", row["question"], row["id"]
                 elif (question := self._others_question(connection, judge, rng)) is not None:
                     return "overlap", question, None
-        is_chosen = slot == CHOSEN
-        if (question := self._shared(connection, judge, is_chosen=is_chosen)) is not None:
-            return "overlap", question, None
-        if is_chosen:
-            if (row := connection.execute(_NEXT_CHOSEN).fetchone()) is not None:
-                return "fresh", row["id"], None
-            if (question := self._shared(connection, judge, is_chosen=False)) is not None:
+        # A chosen question where a model has chosen any, else one of chance.
+        for is_chosen in (True, False) if slot == CHOSEN else (False,):
+            if (question := self._shared(connection, judge, is_chosen=is_chosen)) is not None:
                 return "overlap", question, None
+            if is_chosen and (row := connection.execute(_NEXT_CHOSEN).fetchone()) is not None:
+                return "fresh", row["id"], None
         drawn = self._next_drawn(rng)
-        columns = dict(zip(("anchor", "first", "second"), drawn.images, strict=True))
-        added = self.database.add_question(how="random", probability=drawn.probability, **columns)
+        added = self.database.add_question(drawn.images, "random", probability=drawn.probability)
         return "fresh", added, None
 
     def _next_drawn(self, rng: np.random.Generator) -> Drawn:
         """Return what was drawn by chance; where nothing is ready, draw among all images alike."""
-        while self._drawn:
-            with contextlib.suppress(IndexError):
-                drawn = self._drawn.popleft()
-                if self._images.issuperset(drawn.images):
-                    return drawn
+        with contextlib.suppress(IndexError):
+            while not self._images.issuperset((drawn := self.drawn.popleft()).images):
+                pass
+            return drawn
         images = np.array(sorted(self._images))
         chosen = rng.choice(images, self._n_needed, replace=False).tolist()
         n = len(images)
@@ -219,10 +203,8 @@ class Asker:
         """Return a question that not enough judges have seen yet, and this one not at all."""
         if self.settings.overlap < 2:
             return None
-        row = connection.execute(
-            _NOT_SEEN_ENOUGH,
-            {"judge": judge, "overlap": self.settings.overlap, "is_chosen": is_chosen},
-        ).fetchone()
+        values = {"judge": judge, "overlap": self.settings.overlap, "is_chosen": is_chosen}
+        row = connection.execute(_NOT_SEEN_ENOUGH, values).fetchone()
         return None if row is None else row["id"]
 
     def _to_repeat(
@@ -245,15 +227,8 @@ class Asker:
 
     def _keep_gold(self, images: Known) -> int:
         """Return the number of a question with a known answer, which is made if it is not there."""
-        row = self.database.connection.execute(
-            "SELECT id FROM questions WHERE how = 'gold' AND anchor = ? AND first = ? "
-            "AND second = ?",
-            images,
-        ).fetchone()
-        if row is not None:
-            return row["id"]
-        columns = dict(zip(("anchor", "first", "second"), images, strict=True))
-        return self.database.add_question(how="gold", **columns)
+        row = self.database.connection.execute(_SAME_GOLD, images).fetchone()
+        return self.database.add_question(images, GOLD) if row is None else row["id"]
 
 
 def _describe_layers(drawn: Drawn) -> str:
@@ -266,6 +241,9 @@ def _describe_layers(drawn: Drawn) -> str:
 
 
 _N_MADE = "SELECT purpose, count(*) FROM screens WHERE judge = ? GROUP BY purpose"
+_SAME_GOLD = """
+SELECT id FROM questions WHERE how = 'gold' AND anchor = ? AND first = ? AND second = ?
+"""
 _GOLD_NOT_SEEN = """
 SELECT id FROM questions WHERE how = 'gold' AND NOT EXISTS (
     SELECT 1 FROM screens WHERE screens.question = questions.id AND judge = :judge)
@@ -287,9 +265,8 @@ ORDER BY questions.id LIMIT 1
 """
 _OWN_ANSWERED = """
 SELECT screens.id, screens.question, screens.anchor, screens.shown, screens.n_pick,
-    screens.drawn,
-    EXISTS (
-        SELECT 1 FROM screens AS later WHERE later.repeats = screens.id) AS is_repeated
+    screens.drawn, screens.id IN (
+        SELECT repeats FROM screens WHERE judge = :judge AND repeats IS NOT NULL) AS is_repeated
 FROM screens JOIN answers ON answers.screen = screens.id
 WHERE screens.judge = :judge AND kind = :kind AND undone_at IS NULL
     AND purpose IN ('fresh', 'overlap')

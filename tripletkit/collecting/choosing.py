@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import entr, expit
@@ -29,13 +29,10 @@ _CHUNK = 128
 
 @dataclass(frozen=True)
 class Drawn:
-    """A question or grid drawn by chance.
+    """A question or grid drawn by chance: numbers of the anchor and of the others, left to right.
 
-    Attributes:
-        images: numbers: the anchor, and the others from left to right.
-        probability: of a question, to be drawn whichever way round.
-        near: of a grid, the images that were drawn among the nearest.
-        n_images: that a grid was drawn from.
+    A question has its `probability` to be drawn, whichever way round; a grid those that were drawn
+    among the nearest, and the number of images that it was drawn from.
     """
 
     images: list[int]
@@ -46,32 +43,21 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Committee:
-    """Several heads trained on the same answers.
+    """Several heads trained on the same answers, each with `(n_images, n_dims)` embeddings.
 
-    Attributes:
-        embeddings: one `(n_images, n_dims)` float32 for each head.
-        distance: what the embeddings are compared by; see `triplet_margins`.
-        temperature: margin at which the odds of an answer are e to 1, in units of the distance.
+    At a margin of `temperature`, in units of the `distance`, the odds of an answer are e to 1.
     """
 
     embeddings: Sequence[np.ndarray]
     distance: str
     temperature: float
 
-    def expect(self, rows: np.ndarray) -> np.ndarray:
-        """Return `(n_members, n_questions)`: chance that a judge chooses the first, 0 to 1."""
-        margins = [triplet_margins(each, rows, self.distance) for each in self.embeddings]
-        return expit(np.stack(margins).astype(np.float64) / self.temperature)
 
+class _Choice(NamedTuple):
+    """Questions chosen by a committee, the most wanted first.
 
-@dataclass(frozen=True)
-class _Choice:
-    """Questions chosen by a committee.
-
-    Attributes:
-        rows: `(n_questions, 3)` int32, the most wanted first.
-        scores: `(n_questions,)` what they were chosen by: nats for each second of a judge.
-        expected: `(n_questions,)` chance that a judge chooses the first, 0 to 1.
+    `rows` are int32; `scores` nats for each second of a judge; `expected` is the chance that a
+    judge chooses the first.
     """
 
     rows: np.ndarray
@@ -148,50 +134,35 @@ def _rank_others(features: np.ndarray, anchors: np.ndarray) -> Iterator[tuple[in
             yield int(anchor), order[order != anchor]
 
 
-@dataclass(frozen=True)
-class Answerability:
-    """The chance that a judge can answer a question, learned from those who could or could not.
+def expect_answers(
+    measures: np.ndarray, was_answered: np.ndarray, candidates: np.ndarray
+) -> np.ndarray | float:
+    """Return the chance that a judge can answer each candidate, 0 to 1.
 
-    It goes by how near the nearer candidate is and by how much farther the other one is, in the
-    frozen features and as the heads see it: nobody can tell where both are far, or alike.
-
-    Attributes:
-        model: a pipeline of scikit-learn; None where nothing is known, and all is taken for alike.
-        usual: share of the questions that were answered.
+    It is learned from the questions that judges could answer, or could not, by how near the nearer
+    image is and how much farther the other one; see `measure_nearness`. Nobody can tell where both
+    are far, or alike. With too few of a kind all candidates are alike.
     """
+    n_answered = int(was_answered.sum())
+    if min(n_answered, len(was_answered) - n_answered) < _FEWEST_OF_A_KIND:
+        return n_answered / max(len(was_answered), 1) or 1.0
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    model: Any = None
-    usual: float = 1.0
-
-    @classmethod
-    def fit(cls, measures: np.ndarray, was_answered: np.ndarray) -> Answerability:
-        """Learn from what `measure_nearness` says of shown questions, and who could tell."""
-        usual = float(was_answered.mean()) if len(was_answered) else 1.0
-        n_answered = int(was_answered.sum())
-        if min(n_answered, len(was_answered) - n_answered) < _FEWEST_OF_A_KIND:
-            return cls(usual=usual)
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        model = make_pipeline(StandardScaler(), LogisticRegression())
-        return cls(model.fit(measures, was_answered), usual)
-
-    def chance(self, measures: np.ndarray) -> np.ndarray:
-        """Return `(n,)` chances of an answer, 0 to 1."""
-        if self.model is None:
-            return np.full(len(measures), self.usual)
-        return self.model.predict_proba(measures)[:, 1]
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    chances: np.ndarray = model.fit(measures, was_answered).predict_proba(candidates)[:, 1]
+    return chances
 
 
 def measure_nearness(features: np.ndarray, committee: Committee, rows: np.ndarray) -> np.ndarray:
     """Return `(n_questions, 4)`: distance of the nearer candidate and how much farther the other
     is, by the cosine of the features and by the committee's mean."""
     spaces = [(features, "cosine"), *((each, committee.distance) for each in committee.embeddings)]
-    measures = []
-    for vectors, distance in spaces:
-        distances = np.sort(triplet_distances(vectors, rows, distance), axis=1)
-        measures.append(np.stack([distances[:, 0], distances[:, 1] - distances[:, 0]], axis=1))
+    distances = [
+        np.sort(triplet_distances(vectors, rows, distance), axis=1) for vectors, distance in spaces
+    ]
+    measures = [np.stack([near, far - near], axis=1) for near, far in (d.T for d in distances)]
     return np.concatenate([measures[0], np.mean(measures[1:], axis=0)], axis=1)
 
 
@@ -249,7 +220,8 @@ def choose_questions(
         Craven, Friedland. Active learning with real annotation costs. NIPS workshop on
         cost-sensitive learning, 2008 (what is learned for the time that it takes).
     """
-    expected = committee.expect(candidates)
+    margins = [triplet_margins(e, candidates, committee.distance) for e in committee.embeddings]
+    expected = expit(np.stack(margins).astype(np.float64) / committee.temperature)
     learned = _disagreement(expected) if way == "disagreement" else _entropy(expected.mean(axis=0))
     seconds = ANSWER_S * answerable + CANT_TELL_S * (1 - answerable)
     scores = learned * answerable / seconds
@@ -267,7 +239,7 @@ def _pick_spread(rows: np.ndarray, n_rows: int, max_per_image: int) -> np.ndarra
     """Return indices of the first rows, passing over those whose images were taken too often.
 
     Example:
-        >>> pick_spread(np.array([[0, 1, 2], [0, 3, 4], [5, 6, 7]]), 2, max_per_image=1).tolist()
+        >>> _pick_spread(np.array([[0, 1, 2], [0, 3, 4], [5, 6, 7]]), 2, max_per_image=1).tolist()
         [0, 2]
     """
     times = np.zeros(int(rows.max(initial=-1)) + 1, dtype=np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -15,15 +14,18 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.collecting.answer_forms import MAX_NAME, parse_name
 from tripletkit.collecting.asking import Asker, AskingSettings, Known
-from tripletkit.collecting.background import BackgroundTrainer
-from tripletkit.collecting.committee import TrainerTask
-from tripletkit.collecting.database import DATABASE_FORM, JudgementDatabase, only_server
+from tripletkit.collecting.background import BackgroundTrainer, TrainerTask
+from tripletkit.collecting.database import (
+    DATABASE_FORM,
+    MAX_NAME,
+    JudgementDatabase,
+    only_server,
+    parse_name,
+)
 from tripletkit.collecting.offline import Imported, import_judgements, write_offline_page
 from tripletkit.collecting.pages import Site, make_app
-from tripletkit.collecting.scaled_images import ScaledImages
-from tripletkit.collecting.serving import bound_port, bound_server, shown_hosts
+from tripletkit.collecting.serving import ScaledImages, bound_port, bound_server, shown_hosts
 from tripletkit.collecting.study import (
     Study,
     find_changes,
@@ -86,13 +88,12 @@ class JudgementCollection:
         weights: GivenWeights,
         cache: Path | None,
     ) -> None:
-        self.database = database
+        self.database, self._url = database, url
         is_grid = asking.screen == GRID
         is_new = not database.exists() or not database.stat().st_size
         if is_new:
             Outputs().file(database, DATABASE_FORM)
-        names = list_images(images)
-        check_encodable(names, str(images))
+        names = _list_names(images)
         opened = open_usable_images(images, names)
         opened.warn_of_missing()
         paths_of = {n: p for n, p in zip(names, opened.paths, strict=True) if p is not None}
@@ -111,10 +112,10 @@ class JudgementCollection:
             collected = JudgementDatabase(database)
             note_written(database)
             numbers = collected.add_images(list(paths_of))
+            self._paths = {numbers[name]: path for name, path in paths_of.items()}
             checks = [] if gold is None else _find_numbers(gold, images, numbers)
             checks += _find_told(told.attention, images, numbers)
             practice = _find_told(told.practice, images, numbers)
-            self._paths = {numbers[name]: path for name, path in paths_of.items()}
             reasons = ("".join(row[3:]) for row in told.practice)
             practised = dict(zip(practice, reasons, strict=True))
             asker = Asker(collected, list(self._paths), asking, checks, practised)
@@ -126,27 +127,28 @@ class JudgementCollection:
                 logger.info("The study has ended: nobody is asked until its owner goes on with it.")
             self._judges = [collected.add_judge(name) for name in judges]
             self._stack = stack.pop_all()
-        way = "random" if is_grid else defaults.AUTO_ASK if ask == "auto" else ask
         task = TrainerTask(
             database.absolute(),
             numbers,
             partial(_compute_features, images, list(paths_of), backbone, weights, cache),
-            way,
+            "random" if is_grid else defaults.AUTO_ASK if ask == "auto" else ask,
             defaults.SEED,
             asking.grid_of if is_grid else 0,
             told.stop_answers,
         )
         self._trainer = BackgroundTrainer(asker, task, is_enough=told.is_enough if stops else None)
-        images_shown = ScaledImages(self._paths)
-        self._site = Site(collected, asker, images_shown, told, self._trainer.status)
-        self._url = url
-        self.links = self._make_links()
+        shown = ScaledImages(self._paths)
+        self._site = Site(collected, asker, shown, told, self._trainer.status)
+        base = url.rstrip("/")
+        if not base and self._listener is not None:
+            host, port = self._listener.getsockname()[:2]
+            base = f"http://{shown_hosts(host)[0]}:{port}"
+        self.links = {judge.name: f"{base}/j/{judge.token}" for judge in self._judges}
+        self.links = self.links or {"everybody": f"{base}/join/{collected.open_token}"}
+        self.links["owner"] = f"{base}/owner/{collected.owner_token}"
 
     def wsgi(self) -> Any:
         """Start to train, and return the WSGI application, for a server of one process."""
-        # The process that trains takes these along.
-        os.environ["KERAS_BACKEND"] = "tensorflow"
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._trainer.start()
         self._stack.callback(self._trainer.stop)
         return make_app(self._site, self._url)
@@ -190,15 +192,12 @@ class JudgementCollection:
             file.write(study_template())
         return Study()
 
-    def _make_links(self) -> dict[str, str]:
-        base, database = self._url.rstrip("/"), self._site.database
-        if not base and self._listener is not None:
-            host, port = self._listener.getsockname()[:2]
-            base = f"http://{shown_hosts(host)[0]}:{port}"
-        links = {judge.name: f"{base}/j/{judge.token}" for judge in self._judges}
-        if not links:
-            links["everybody"] = f"{base}/join/{database.open_token}"
-        return links | {"owner": f"{base}/owner/{database.owner_token}"}
+
+def _list_names(folder: Path) -> list[str]:
+    """Return the names of the images of a folder, all of which can be written."""
+    names = list_images(folder)
+    check_encodable(names, str(folder))
+    return names
 
 
 def _compute_features(
@@ -229,27 +228,28 @@ def _find_told(rows: Sequence[Sequence[str]], folder: Path, numbers: dict[str, i
 def _find_numbers(gold: JudgementsLike, folder: Path, numbers: dict[str, int]) -> list[Known]:
     """Return questions whose answer is known, by the numbers of their images."""
     triplets = open_judgements(gold).decided().triplets
-    paths = open_images(folder, triplets.names, triplets.first_places()).paths
-    found = [numbers[path.relative_to(folder).as_posix()] for path in paths if path is not None]
+    found = [numbers[name] for name in _find_files(triplets, folder)]
     rows = triplets.rows[~triplets.is_degenerate()].tolist()
     return [(found[a], found[b], found[c]) for a, b, c in rows]
+
+
+def _find_files(triplets: Triplets, folder: Path) -> list[str]:
+    """Return the files of the names of triplets, below a folder."""
+    paths = open_images(folder, triplets.names, triplets.first_places()).paths
+    return [path.relative_to(folder).as_posix() for path in paths if path is not None]
 
 
 def import_table(given: Judgements, database: Path, images: Path, judge: str) -> Imported:
     """Add judgements of images of a folder to a database, which is made if it is not there."""
     if (name := parse_name(judge)) is None:
         raise SettingsError("judge", f"expected a name of 1 to {MAX_NAME} letters as `judge`")
-    triplets = given.triplets
-    paths = open_images(images, triplets.names, triplets.first_places()).paths
-    files = [path.relative_to(images).as_posix() for path in paths if path is not None]
-    names = list_images(images)
-    check_encodable(names, str(images))
+    files, names = _find_files(given.triplets, images), _list_names(images)
     if not database.exists():
         Outputs().file(database, DATABASE_FORM)
     with only_server(database):
         opened = JudgementDatabase(database)
         numbers = opened.add_images(names)
-        of_name = dict(zip(triplets.names, map(numbers.__getitem__, files), strict=True))
+        of_name = dict(zip(given.triplets.names, map(numbers.__getitem__, files), strict=True))
         imported = import_judgements(given, opened, of_name, name)
         opened.close()
     note_written(database)

@@ -1,4 +1,4 @@
-"""Writing and reading a database of judgements while it is collected.
+"""A database of judgements that is being collected: what is asked, what pages send, what is kept.
 
 Every method that changes something is one transaction. Connections belong to a thread each;
 within a process one of them writes at a time, other processes wait for it.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
+import re
 import secrets
 import sqlite3
+import statistics
 import threading
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -37,9 +41,12 @@ from tripletkit.data.outputs import OutputForm
 from tripletkit.errors import JudgementsError
 
 QUESTION = "question"
-MAX_JUDGES = 500
+MAX_JUDGES, MAX_NAME = 500, 40
 DATABASE_FORM = OutputForm("a database of judgements", is_judgements)
 _BUSY_TIMEOUT_S = 20
+_METHODS = ("keyboard", "mouse", "touch", "form", "offline")
+_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
+_DAY_MS = 24 * 3600 * 1000.0
 
 
 @dataclass(frozen=True)
@@ -87,18 +94,61 @@ class Screen:
 class GivenAnswer:
     """What a page says that a judge answered; the columns are described in tables.sql.
 
-    Attributes:
-        places: of the picked images of a grid, counted from 0.
-        answered_at: ISO time, if not now.
+    `places` are those of the picked images of a grid, counted from 0. `answered_at` is an ISO
+    time, if not now.
     """
 
     client_id: str
     screen: int
     side: str
-    places: tuple[int, ...]
+    places: Sequence[int]
     response_ms: float
     method: str
     answered_at: str | None = None
+
+
+def parse_answer(fields: object, answered_at: str | None = None) -> GivenAnswer:
+    """Return the answer that a page sent: every field is of its kind and there is no other."""
+    names = {"client_id", "screen", "side", "places", "response_ms", "method"}
+    if not isinstance(fields, Mapping) or set(fields) != names:
+        raise JudgementsError(f"expected an answer with the fields {', '.join(sorted(names))}")
+    places, took = fields["places"], fields["response_ms"]
+    is_number = isinstance(took, int | float) and not isinstance(took, bool)
+    if fields["side"] not in (LEFT, RIGHT, NEITHER, GRID):
+        raise JudgementsError("side: expected left, right, neither or grid")
+    if fields["method"] not in _METHODS:
+        raise JudgementsError(f"method: expected one of {', '.join(_METHODS)}")
+    if not isinstance(places, list) or len(places) > 64 or not all(map(_is_whole, places)):
+        raise JudgementsError("places: expected a list of whole numbers")
+    if not _is_whole(fields["screen"]) or not 0 < fields["screen"] < 2**53:
+        raise JudgementsError("screen: expected a number")
+    if not is_number or not math.isfinite(took) or not 0 <= took <= _DAY_MS:
+        raise JudgementsError("response_ms: expected milliseconds, from 0 to a day")
+    parse_id(fields["client_id"], "client_id")
+    return GivenAnswer(**fields, answered_at=answered_at)
+
+
+def parse_id(value: object, field: str) -> str:
+    """Return an identifier that a page made."""
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise JudgementsError(f"{field}: expected 8 to 64 letters, digits or hyphens")
+    return value
+
+
+def parse_name(value: str) -> str | None:
+    """Return the name that a judge gave, blanks at its ends and doubled ones removed; or None."""
+    name = " ".join(unicodedata.normalize("NFC", value).split())
+    is_shown = all(unicodedata.category(character)[0] != "C" for character in name)
+    return name if 1 <= len(name) <= MAX_NAME and is_shown else None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def now() -> str:
+    """Return the time as text: UTC, ISO 8601, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class JudgementDatabase:
@@ -113,7 +163,6 @@ class JudgementDatabase:
         self.path = path
         self._local = threading.local()
         self._write = threading.RLock()
-        self._connections: list[sqlite3.Connection] = []
         facts = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
         self.id, self.key = facts["database"], bytes.fromhex(facts["key"])
         self.owner_token, self.open_token = facts["owner"], facts["open"]
@@ -123,7 +172,6 @@ class JudgementDatabase:
         """The connection of this thread."""
         if not hasattr(self._local, "connection"):
             self._local.connection = _connect(self.path)
-            self._connections.append(self._local.connection)
         return self._local.connection
 
     @contextmanager
@@ -142,6 +190,17 @@ class JudgementDatabase:
                 raise
             connection.execute("COMMIT")
 
+    def _insert(self, table: str, **columns: Any) -> int:
+        """Add a row and return its number."""
+        with self.writing() as connection:
+            cursor = connection.execute(
+                f"INSERT INTO {table} ({', '.join(columns)}) "
+                f"VALUES ({', '.join(':' + name for name in columns)})",
+                columns,
+            )
+        assert cursor.lastrowid is not None, "after an INSERT there is one"
+        return cursor.lastrowid
+
     def close(self) -> None:
         """Close the connection of this thread; those of others end with their threads."""
         if hasattr(self._local, "connection"):
@@ -149,7 +208,7 @@ class JudgementDatabase:
             del self._local.connection
 
     def fact(self, key: str) -> str | None:
-        """Return what is kept under a key: `ended`, `settings`, `study`."""
+        """Return what is kept under a key: `ended`, `settings`."""
         row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else row["value"]
 
@@ -178,7 +237,7 @@ class JudgementDatabase:
 
     def add_judge(self, name: str, *, is_new: bool = False) -> Judge:
         """Add a judge, or return the one of that name, unless nobody may have it yet."""
-        with self.writing() as connection:
+        with self.writing():
             judges = self.judges()
             found = next((judge for judge in judges if judge.name == name), None)
             if found is not None and not is_new:
@@ -188,14 +247,11 @@ class JudgementDatabase:
             if is_new and len(judges) >= MAX_JUDGES:
                 raise JudgementsError(f"there are {MAX_JUDGES} judges already")
             token = secrets.token_urlsafe(24)
-            cursor = connection.execute(
-                "INSERT INTO judges (name, token, made_at) VALUES (?, ?, ?)", (name, token, now())
-            )
-            return Judge(_last_id(cursor), name, token)
+            return Judge(self._insert("judges", name=name, token=token, made_at=now()), name, token)
 
-    def judges(self) -> list[Judge]:
-        """Return all judges in the order in which they came."""
-        rows = map(dict, self.connection.execute(f"{_JUDGES} ORDER BY id"))
+    def judges(self, number: int | None = None) -> list[Judge]:
+        """Return all judges in the order in which they came, or the one of this number."""
+        rows = map(dict, self.connection.execute(_JUDGES, {"number": number}))
         return [Judge(**row | {"about": json.loads(row["about"])}) for row in rows]
 
     def change_judge(self, judge: int, **columns: Any) -> None:
@@ -211,42 +267,23 @@ class JudgementDatabase:
 
     # Questions, screens and answers
 
-    def add_question(self, **columns: Any) -> int:
-        """Add a question and return its number."""
-        columns = {**columns, "made_at": now()}
-        with self.writing() as connection:
-            cursor = connection.execute(
-                f"INSERT INTO questions ({', '.join(columns)}) "
-                f"VALUES ({', '.join(':' + name for name in columns)})",
-                columns,
-            )
-        return _last_id(cursor)
+    def add_question(self, images: Sequence[int], how: str, **columns: Any) -> int:
+        """Add a question about anchor, first and second, and return its number."""
+        anchor, first, second = map(int, images)
+        columns |= {"how": how, "made_at": now()}
+        return self._insert("questions", anchor=anchor, first=first, second=second, **columns)
 
     def add_screen(
-        self,
-        judge: int,
-        purpose: str,
-        images: Sequence[int],
-        *,
-        question: int | None = None,
-        repeats: int | None = None,
-        grid: tuple[int, str | None] = (1, None),
+        self, judge: int, purpose: str, images: Sequence[int], *, n_pick: int = 1, **columns: Any
     ) -> int:
-        """Add a screen and return its number; one without a question is a grid.
+        """Add a screen with the anchor and the others from left to right; return its number.
 
-        Args:
-            images: the anchor, and the others from left to right.
-            grid: how many are to be picked of a grid, and how it was drawn, see the table.
+        One without a `question` is a grid.
         """
         anchor, *shown = map(int, images)
-        kind = GRID if question is None else QUESTION
-        with self.writing() as connection:
-            cursor = connection.execute(
-                "INSERT INTO screens (judge, kind, question, purpose, repeats, anchor, shown, "
-                "n_pick, drawn, made_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (judge, kind, question, purpose, repeats, anchor, json.dumps(shown), *grid, now()),
-            )
-        return _last_id(cursor)
+        kind = QUESTION if "question" in columns else GRID
+        columns |= {"kind": kind, "anchor": anchor, "shown": json.dumps(shown), "made_at": now()}
+        return self._insert("screens", judge=judge, purpose=purpose, n_pick=n_pick, **columns)
 
     def open_screens(self, judge: int) -> list[Screen]:
         """Return the screens that a judge has not answered, in the order of showing."""
@@ -254,7 +291,7 @@ class JudgementDatabase:
         return [Screen(**row | {"shown": tuple(json.loads(row["shown"]))}) for row in rows]
 
     def add_answer(self, judge: int, answer: GivenAnswer) -> Literal["new", "known", "taken"]:
-        """Keep an answer, which is then on the disk.
+        """Keep an answer, which is on the disk when the transaction ends.
 
         It is `new`; `known`, if the same was sent before; or `taken`, if its screen has another.
         """
@@ -266,30 +303,23 @@ class JudgementDatabase:
                 if tuple(same) != (judge, answer.screen):
                     raise JudgementsError("this answer was sent for another screen before")
                 return "known"
-            screen = connection.execute(
-                "SELECT screens.*, first FROM screens LEFT JOIN questions ON "
-                "questions.id = question WHERE screens.id = ? AND judge = ?",
-                (answer.screen, judge),
-            ).fetchone()
+            screen = connection.execute(_SCREEN, (answer.screen, judge)).fetchone()
             if screen is None:
                 raise JudgementsError("there is no such screen for this judge")
-            if connection.execute(_STANDING, (answer.screen,)).fetchone() is not None:
+            if screen["is_answered"]:
                 return "taken"
             choice, picked = _choice(screen, answer)
-            connection.execute(
-                "INSERT INTO answers (client_id, screen, judge, choice, side, picked, "
-                "response_ms, method, answered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    answer.client_id,
-                    answer.screen,
-                    judge,
-                    choice,
-                    answer.side,
-                    picked,
-                    answer.response_ms,
-                    answer.method,
-                    answer.answered_at or now(),
-                ),
+            self._insert(
+                "answers",
+                client_id=answer.client_id,
+                screen=answer.screen,
+                judge=judge,
+                choice=choice,
+                side=answer.side,
+                picked=picked,
+                response_ms=float(answer.response_ms),
+                method=answer.method,
+                answered_at=answer.answered_at or now(),
             )
         return "new"
 
@@ -315,28 +345,17 @@ class JudgementDatabase:
 
         Its `question`, the `choice`, and whether its first image `is_first_left`.
         """
-        return self.connection.execute(
-            "SELECT question, choice, json_extract(shown, '$[0]') = first AS is_first_left "
-            "FROM answers JOIN screens ON screens.id = answers.screen "
-            "JOIN questions ON questions.id = question "
-            "WHERE answers.judge = ? AND undone_at IS NULL AND purpose = 'practice' "
-            "AND (? IS NULL OR screens.id = ?) ORDER BY answers.id DESC LIMIT 1",
-            (judge, screen, screen),
-        ).fetchone()
+        return self.connection.execute(_PRACTISED, (judge, screen, screen)).fetchone()
 
     def n_answers(self, judge: int | None = None) -> int:
         """Return how many answers stand but for practice, of a judge or of all."""
         of_judge, values = ("", ()) if judge is None else (" AND answers.judge = ?", (judge,))
         return self.connection.execute(_N_ANSWERS + of_judge, values).fetchone()[0]
 
-    def recent_response_ms(self, judge: int, n: int = 30) -> list[float]:
-        """Return how long a judge took for the last answers."""
-        rows = self.connection.execute(
-            "SELECT response_ms FROM answers WHERE judge = ? AND undone_at IS NULL "
-            "ORDER BY id DESC LIMIT ?",
-            (judge, n),
-        )
-        return [value for (value,) in rows]
+    def usual_response_ms(self, judge: int) -> float | None:
+        """Return the median of a judge's last 30 answers, if there is one."""
+        rows = self.connection.execute(_LAST_TIMES, (judge,)).fetchall()
+        return statistics.median(value for (value,) in rows) if rows else None
 
     # Models
 
@@ -344,14 +363,12 @@ class JudgementDatabase:
         self, n_answers: int, about: dict[str, Any], questions: Sequence[dict[str, Any]]
     ) -> int:
         """Add a model with the questions that it chose, and return its number."""
-        with self.writing() as connection:
-            cursor = connection.execute(
-                "INSERT INTO models (n_answers, about, made_at) VALUES (?, ?, ?)",
-                (n_answers, json.dumps(about), now()),
+        with self.writing():
+            model = self._insert(
+                "models", n_answers=n_answers, about=json.dumps(about), made_at=now()
             )
-            model = _last_id(cursor)
             for question in questions:
-                self.add_question(model=model, **question)
+                self.add_question(**question, model=model)
         return model
 
     def describe_model(self, model: int, about: dict[str, Any]) -> None:
@@ -366,28 +383,18 @@ class JudgementDatabase:
         return self.connection.execute("SELECT * FROM models ORDER BY id DESC LIMIT 1").fetchone()
 
 
-def _last_id(cursor: sqlite3.Cursor) -> int:
-    assert cursor.lastrowid is not None, "after an INSERT there is one"
-    return cursor.lastrowid
-
-
-def now() -> str:
-    """Return the time as text: UTC, ISO 8601, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 def _choice(screen: sqlite3.Row, answer: GivenAnswer) -> tuple[str, str | None]:
     """Return what an answer says of the images, and the picked ones of a grid as JSON."""
-    shown = json.loads(screen["shown"])
-    if answer.side == NEITHER and not answer.places:
+    shown, places = json.loads(screen["shown"]), answer.places
+    if answer.side == NEITHER and not places:
         return CANT_TELL, None
     if screen["kind"] == GRID:
-        if answer.side != GRID or len(set(answer.places)) != screen["n_pick"]:
-            raise JudgementsError(f"expected {screen['n_pick']} picked images of a grid")
-        if not all(0 <= place < len(shown) for place in answer.places):
+        if answer.side != GRID or not 1 <= len(set(places)) == len(places) <= screen["n_pick"]:
+            raise JudgementsError(f"expected 1 to {screen['n_pick']} picked images of a grid")
+        if not all(0 <= place < len(shown) for place in places):
             raise JudgementsError(f"expected places from 0 to {len(shown) - 1}")
-        return GRID, json.dumps(sorted(shown[place] for place in answer.places))
-    if answer.side not in (LEFT, RIGHT) or answer.places:
+        return GRID, json.dumps(sorted(shown[place] for place in places))
+    if answer.side not in (LEFT, RIGHT) or places:
         raise JudgementsError("expected left, right or neither")
     chosen = shown[0] if answer.side == LEFT else shown[1]
     return FIRST if chosen == screen["first"] else SECOND, None
@@ -395,22 +402,21 @@ def _choice(screen: sqlite3.Row, answer: GivenAnswer) -> tuple[str, str | None]:
 
 def _make_database(path: Path, key: bytes | None = None) -> None:
     """Make an empty database, readable by its owner alone because it holds the judges' links."""
+    facts = {
+        "database": secrets.token_hex(8),
+        "owner": secrets.token_urlsafe(24),
+        "open": secrets.token_urlsafe(24),
+        "key": (key or secrets.token_bytes(32)).hex(),
+    }
     try:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         # An empty one is what is left of a process that was killed right here.
         if path.stat().st_size:
             raise JudgementsError(f"{path}: expected no file, there is one")
-        facts = {
-            "database": secrets.token_hex(8),
-            "owner": secrets.token_urlsafe(24),
-            "open": secrets.token_urlsafe(24),
-            "key": (key or secrets.token_bytes(32)).hex(),
-        }
-        tables = Path(__file__).with_name("tables.sql").read_text(encoding="utf-8")
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(
-                f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {tables} "
+                f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {_tables()} "
                 f"PRAGMA user_version = {SCHEMA_VERSION};"
             )
             connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
@@ -426,12 +432,27 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         connection.row_factory = sqlite3.Row
         check_version(connection, path)
+        made = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table'").fetchall()
+        if any(_without_space(row["sql"]) not in _without_space(_tables()) for row in made):
+            raise JudgementsError(
+                f"{path}: an older version of tripletkit made this database, and it can be read "
+                "but not gone on with. Import it into a new database"
+            )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
     except sqlite3.Error as error:
         raise JudgementsError(f"{path}: cannot be opened: {error}") from error
     return connection
+
+
+def _tables() -> str:
+    return Path(__file__).with_name("tables.sql").read_text(encoding="utf-8")
+
+
+def _without_space(sql: str) -> str:
+    """Return SQL without its comments and without what stands between words."""
+    return re.sub(r"--.*|\s+", "", sql)
 
 
 @contextmanager
@@ -457,15 +478,32 @@ def only_server(path: Path) -> Iterator[None]:
         yield
 
 
+_JUDGES = """
+SELECT id, name, token, state, is_left_out <> 0 AS is_left_out, about FROM judges
+WHERE :number IS NULL OR id = :number ORDER BY id
+"""
 _OPEN_SCREENS = """
 SELECT id, kind, purpose, anchor, shown, n_pick FROM screens
 WHERE judge = ? AND NOT EXISTS (
     SELECT 1 FROM answers WHERE answers.screen = screens.id AND undone_at IS NULL)
 ORDER BY id
 """
-_JUDGES = "SELECT id, name, token, state, is_left_out <> 0 AS is_left_out, about FROM judges"
-_STANDING = "SELECT 1 FROM answers WHERE screen = ? AND undone_at IS NULL"
+_SCREEN = """
+SELECT kind, shown, n_pick, first, EXISTS (
+    SELECT 1 FROM answers WHERE answers.screen = screens.id AND undone_at IS NULL) AS is_answered
+FROM screens LEFT JOIN questions ON questions.id = question WHERE screens.id = ? AND judge = ?
+"""
+_PRACTISED = """
+SELECT question, choice, json_extract(shown, '$[0]') = first AS is_first_left
+FROM answers JOIN screens ON screens.id = answers.screen JOIN questions ON questions.id = question
+WHERE answers.judge = ? AND undone_at IS NULL AND purpose = 'practice'
+    AND (? IS NULL OR screens.id = ?)
+ORDER BY answers.id DESC LIMIT 1
+"""
 _N_ANSWERS = """
 SELECT count(*) FROM answers JOIN screens ON screens.id = answers.screen
 WHERE undone_at IS NULL AND purpose != 'practice'
+"""
+_LAST_TIMES = """
+SELECT response_ms FROM answers WHERE judge = ? AND undone_at IS NULL ORDER BY id DESC LIMIT 30
 """

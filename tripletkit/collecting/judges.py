@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,13 +34,12 @@ _MAX_CANT_TELL, _MIN_ANSWERS = 0.6, 20
 _MORE_CANT_TELL = 0.2
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(NamedTuple):
     """So many of so many.
 
     Example:
-        >>> str(Share(9, 12))
-        '9 of 12'
+        >>> str(Share(9, 12)), Share(9, 12).percent
+        ('9 of 12', '75% (47 to 91)')
     """
 
     n: int
@@ -51,26 +50,21 @@ class Share:
         return self.n / self.of if self.of else None
 
     @property
-    def interval(self) -> Interval | None:
-        """Wilson's 95% interval; None of nothing."""
-        return wilson_interval(self.n, self.of) if self.of else None
+    def interval(self) -> Interval:
+        """Wilson's 95% interval; of nothing from 0 to 1."""
+        return wilson_interval(self.n, self.of) if self.of else Interval(0.0, 1.0)
 
     @property
     def percent(self) -> str:
-        """The share with its interval, such as `97% (88 to 99)`."""
-        if self.interval is None:
+        """The share with its interval."""
+        if not self.of:
             return "-"
-        low, high = 100 * self.interval.low, 100 * self.interval.high
+        low, high = (100 * end for end in self.interval.to_list())
         return f"{self.n / self.of:.0%} ({low:.0f} to {high:.0f})"
-
-    @property
-    def high(self) -> float:
-        """The upper end of the 95% interval."""
-        return self.interval.high if self.interval else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON takes it."""
-        return asdict(self) | {"interval": self.interval and self.interval.to_list()}
+        return self._asdict() | {"interval": self.interval.to_list() if self.of else None}
 
     def __str__(self) -> str:
         return f"{self.n} of {self.of}"
@@ -84,7 +78,7 @@ class JudgeReport:
         n_screens: answered screens.
         cant_tell: share of them without a choice.
         median_ms: response time; None if it was never measured.
-        fast: share of answers faster than `_FAST_MS`.
+        fast: share of answers faster than half a second.
         consistency: repeated questions answered the same way.
         agreement: questions answered by another judge too, and the same way, over all others.
         left: share of choices on the left.
@@ -111,11 +105,10 @@ class JudgesReport(Result):
     Attributes:
         judges: in the order of their first answer.
         pairs: of two judges, the questions both answered, and the same way.
-        alpha: Krippendorff's, over questions that several judges answered; None where there
-            are none, or all said the same.
+        alpha: Krippendorff's, over the `n_shared` questions that several judges answered; None
+            where there are none, or all said the same.
         alpha_interval: 95%, of questions drawn again; why there is none where they are too few, or
             too few of them were answered differently; None without alpha.
-        n_shared: how many questions these are.
         study: what the collection was last started with.
     """
 
@@ -128,9 +121,10 @@ class JudgesReport(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON takes it."""
+        interval = self.alpha_interval
         return {
             "judges": [
-                {name: plain_values(getattr(judge, name)) for name in vars(judge)}
+                {name: plain_values(value) for name, value in vars(judge).items()}
                 | {name: getattr(judge, name).to_dict() for name in ("fast", *_SHARES)}
                 for judge in self.judges
             ],
@@ -138,9 +132,7 @@ class JudgesReport(Result):
                 {"judges": list(names), **share.to_dict()} for names, share in self.pairs.items()
             ],
             "krippendorff_alpha": self.alpha,
-            "krippendorff_interval": self.alpha_interval.to_list()
-            if isinstance(self.alpha_interval, Interval)
-            else None,
+            "krippendorff_interval": interval.to_list() if isinstance(interval, Interval) else None,
             "n_shared": self.n_shared,
             "study": {key: value for key, value in self.study.items() if key != "words"},
         }
@@ -165,8 +157,7 @@ class JudgesReport(Result):
         )
 
     def _sections(self) -> list[Section]:
-        rows = [["judge", "answers", "seconds", "can't tell"]]
-        rows[0] += ["same again", "agrees", "left", "gold wrong"]
+        rows = ["judge,answers,seconds,can't tell,same again,agrees,left,gold wrong".split(",")]
         rows += [
             [
                 judge.name,
@@ -180,33 +171,28 @@ class JudgesReport(Result):
         if self.n_shared:
             lines = [f"{self.n_shared:,} questions were answered by several judges."]
             if self.alpha is not None:
+                told = f"95% interval {self.alpha_interval}, for other questions of the kind"
+                if isinstance(self.alpha_interval, NoInterval):
+                    told = self.alpha_interval.detail
                 lines.append(
                     f"Krippendorff's alpha {self.alpha:.3f} (1: perfect agreement, 0: as guessed); "
-                    + (
-                        f"{self.alpha_interval.detail}."
-                        if isinstance(self.alpha_interval, NoInterval)
-                        else f"95% interval {self.alpha_interval}, for other questions of the kind."
-                    )
+                    f"{told}."
                 )
             pairs = [
                 [f"{a} and {b}", share.percent, f"of {share.of:,}"]
                 for (a, b), share in self.pairs.items()
                 if share.of
             ]
-            same = Table(pairs, right=[1], has_heading=False, title="same answer")
-            sections += [lines, [same]]
+            sections += [lines, [Table(pairs, right=[1], has_heading=False, title="same answer")]]
         else:
             sections.append(
                 ["No question was answered by two judges; an overlap of 2 asks each of two."]
             )
-        careless = [
-            f"{judge.name} looks careless: {'; '.join(judge.reasons)}"
-            for judge in self.judges
-            if judge.reasons
-        ]
-        told = [[f"{key}:", text] for key, text in describe_settings(self.study).items()]
-        study = Table(told, has_heading=False, title="How it was asked")
-        return [*sections, *[careless] * bool(careless), *[[study]] * bool(told)]
+        if careless := [judge for judge in self.judges if judge.reasons]:
+            sections.append([f"{j.name} looks careless: {'; '.join(j.reasons)}" for j in careless])
+        if asked := [[f"{key}:", text] for key, text in describe_settings(self.study).items()]:
+            sections.append([Table(asked, has_heading=False, title="How it was asked")])
+        return sections
 
 
 # Of `JudgeReport`, in the order of the table.
@@ -215,17 +201,11 @@ _SHARES = ("cant_tell", "consistency", "agreement", "left", "gold")
 
 def report_judges(
     answers: Sequence[Answer],
-    gold: Mapping[tuple[str, str, str], None] | None = None,
+    gold: Collection[tuple[str, str, str]] = (),
     study: Mapping[str, Any] | None = None,
 ) -> JudgesReport:
-    """Report on judges.
-
-    Args:
-        gold: triplets (anchor, positive, negative) whose answer is known, beside those that the
-            collection itself asked as such.
-        study: what the collection was last started with.
-    """
-    table = _tabulate(answers, gold or {})
+    """Report on judges; `gold` are triplets with a known answer beside those that were asked so."""
+    table = _tabulate(answers, gold)
     names = table["judge"].unique().tolist()
     # For agreement a judge's first answer counts; a repeat may remember it.
     first = table.drop_duplicates(["judge", "question"]).dropna(subset="chosen")
@@ -252,7 +232,7 @@ def report_judges(
     return JudgesReport(reports, pairs, alpha, interval, codes.shape[1], dict(study or {}))
 
 
-def _tabulate(answers: Sequence[Answer], gold: Mapping[tuple[str, str, str], None]) -> pd.DataFrame:
+def _tabulate(answers: Sequence[Answer], gold: Collection[tuple[str, str, str]]) -> pd.DataFrame:
     """Return answers with what was asked, whichever way round, as a number.
 
     `chosen` and `truth` are 0 for the one image and 1 for the other, by the order of their names;
@@ -304,9 +284,12 @@ def _find_reasons(report: JudgeReport, usual_cant_tell: float) -> list[str]:
     reasons = []
     if report.fast.of >= _MIN_TIMED and report.fast.n > _MAX_FAST_SHARE * report.fast.of:
         reasons.append(f"{report.fast} answers took less than {_FAST_MS / 1000:g} s")
-    if report.consistency.of >= _MIN_REPEATS and report.consistency.high < _MIN_CONSISTENCY:
+    if (
+        report.consistency.of >= _MIN_REPEATS
+        and report.consistency.interval.high < _MIN_CONSISTENCY
+    ):
         reasons.append(f"{report.consistency} repeated questions were answered as before")
-    if report.agreement.of >= _MIN_SHARED and report.agreement.high < _MIN_AGREEMENT:
+    if report.agreement.of >= _MIN_SHARED and report.agreement.interval.high < _MIN_AGREEMENT:
         reasons.append(f"{report.agreement} answers agree with other judges")
     if report.left.of >= _MIN_ANSWERS:
         chance = binomtest(report.left.n, report.left.of).pvalue

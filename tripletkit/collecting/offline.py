@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit.collecting.answer_forms import parse_answer
 from tripletkit.collecting.asking import Asker, is_first_left
-from tripletkit.collecting.database import GivenAnswer, Judge, JudgementDatabase
-from tripletkit.collecting.scaled_images import media_type, scale_image
-from tripletkit.collecting.serving import is_same
+from tripletkit.collecting.database import GivenAnswer, Judge, JudgementDatabase, parse_answer
+from tripletkit.collecting.serving import is_same, media_type, scale_image
 from tripletkit.collecting.study import Study, render_markdown
 from tripletkit.data.judgement_files import (
     CANT_TELL,
@@ -36,8 +33,6 @@ from tripletkit.data.outputs import Destination, marked_form, note_input, open_o
 from tripletkit.errors import JudgementsError
 from tripletkit.results import Result, Section
 
-logger = logging.getLogger("tripletkit")
-
 _FORMAT = 1
 _IMAGE_PX = 400
 MAX_IMPORT_BYTES = 20 << 20
@@ -50,11 +45,8 @@ _STATIC = Path(__file__).parent / "static"
 class Imported(Result):
     """What came of answers from elsewhere.
 
-    Attributes:
-        judge: name.
-        n_new: answers that were added.
-        n_known: answers that were there before, from an earlier import of this file.
-        n_taken: answers to screens that have another answer by now.
+    Of the answers of `judge`, `n_new` were added; `n_known` were there before, from an earlier
+    import of this file; and `n_taken` are to screens that have another answer by now.
     """
 
     judge: str
@@ -89,14 +81,11 @@ def write_offline_page(
         "key": judge.token,
         "judge": judge.name,
         "words": study.words,
+        "consent": study.consent_hash,
         "screens": [screen.to_dict(place_of) for screen in screens],
     }
     import jinja2
 
-    instructions = study.instruct(is_grid=screens[0].kind == GRID)
-    if study.consent:
-        instructions += render_markdown(study.consent)
-        logger.info("The page shows the text of consent, and nobody ticks it there: ask for that.")
     script = (_STATIC / "offline.js").read_text(encoding="utf-8")
     style = (_STATIC / "collect.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(
@@ -113,7 +102,8 @@ def write_offline_page(
         screen=screens[0].to_dict(place_of),
         study=study,
         say=study.say,
-        instructions=instructions,
+        instructions=study.instruct(is_grid=screens[0].kind == GRID),
+        consent=render_markdown(study.consent),
         script=script,
         style=style,
         script_hash=_hash(script),
@@ -136,14 +126,18 @@ def import_answers(path: Path, database: JudgementDatabase) -> Imported:
         raise JudgementsError(f"{path}: expected answers of a judge of {database.path}")
     outcomes: Counter[str] = Counter()
     with database.writing():
+        if agreed := fields["consent"]:
+            consent = {"text": str(agreed.get("text")), "at": _parse_moment(agreed.get("at"), path)}
+            database.change_judge(judge.id, about=judge.about | {"consent": consent})
         for number, entry in enumerate(fields["answers"], 1):
+            place = f"{path}: answer {number}"
+            if not isinstance(entry, dict) or "at" not in entry:
+                raise JudgementsError(f"{place}: expected an answer with its time")
+            moment = _parse_moment(entry.pop("at"), place)
             try:
-                if not isinstance(entry, dict) or "at" not in entry:
-                    raise JudgementsError("expected an answer with its time")
-                moment = _parse_moment(entry.pop("at"))
                 outcomes[database.add_answer(judge.id, parse_answer(entry, moment))] += 1
             except JudgementsError as error:
-                raise JudgementsError(f"{path}: answer {number}: {error}") from error
+                raise JudgementsError(f"{place}: {error}") from error
     return Imported(judge.name, outcomes["new"], outcomes["known"], outcomes["taken"])
 
 
@@ -157,10 +151,10 @@ def import_judgements(
     `numbers` has those of the images by the names that `given` has for them.
     """
     choices = _choices(given)
-    n_most = max(map(len, choices), default=0)
     mark = given.record.sha256[:16]
     outcomes: Counter[str] = Counter()
     with database.writing() as connection:
+        n_most = max(map(len, choices), default=0)
         judges = [database.add_judge(name if k == 0 else f"{name} {k + 1}") for k in range(n_most)]
         known = {row[0] for row in connection.execute("SELECT client_id FROM answers")}
         for place, row in enumerate(given.triplets.rows.tolist()):
@@ -171,18 +165,15 @@ def import_judgements(
                 if client_id in known:
                     outcomes["known"] += 1
                     continue
-                if question is None:
-                    columns = dict(zip(("anchor", "first", "second"), images, strict=True))
-                    question = database.add_question(how=IMPORTED, **columns)
+                question = question or database.add_question(images, IMPORTED)
                 # Which image stood where is not known: half of them are taken for the left one.
                 is_turned = not is_first_left(0, judge.id, place)
                 shown = images[:0:-1] if is_turned else images[1:]
                 side = NEITHER
                 if choice != CANT_TELL:
                     side = LEFT if (choice == FIRST) != is_turned else RIGHT
-                screen = database.add_screen(
-                    judge.id, "fresh", [images[0], *shown], question=question
-                )
+                shown_all = [images[0], *shown]
+                screen = database.add_screen(judge.id, "fresh", shown_all, question=question)
                 answer = GivenAnswer(client_id, screen, side, (), 0.0, "import")
                 outcomes[database.add_answer(judge.id, answer)] += 1
     return Imported(name, outcomes["new"], outcomes["known"], 0)
@@ -190,16 +181,22 @@ def import_judgements(
 
 def _choices(given: Judgements) -> list[list[str]]:
     """Return what was said of each row, a choice for each who said something."""
-    if given.votes is not None:
-        votes = np.stack([given.votes.for_first, given.votes.for_second], axis=1)
-        if (votes != votes.round()).any():
-            raise JudgementsError(
-                f"{given.source}: expected whole numbers of votes, as each becomes an answer, got "
-                f"{votes[votes != votes.round()][0]:g}"
-            )
-        return [[FIRST] * a + [SECOND] * b for a, b in votes.astype(int).tolist()]
-    labels = given.as_truth().labels
-    return [[{1: FIRST, 0: SECOND}.get(label, CANT_TELL)] for label in labels.tolist()]
+    if given.votes is None:
+        labels = given.as_truth().labels
+        return [[{1: FIRST, 0: SECOND}.get(label, CANT_TELL)] for label in labels.tolist()]
+    votes = np.stack([given.votes.for_first, given.votes.for_second], axis=1)
+    # Who cannot tell has half a vote for each image.
+    is_undecided = (votes % 1 == 0.5).all(axis=1)
+    if (is_wrong := (votes % 1 != 0).any(axis=1) & ~is_undecided).any():
+        a, b = votes[is_wrong][0]
+        raise JudgementsError(
+            f"{given.source}: expected whole numbers of votes, as each becomes an answer, got "
+            f"{a:g} and {b:g}"
+        )
+    return [
+        [FIRST] * a + [SECOND] * b + [CANT_TELL] * undecided
+        for (a, b), undecided in zip(votes.astype(int).tolist(), is_undecided.tolist(), strict=True)
+    ]
 
 
 def is_answer_file(path: Path) -> bool:
@@ -223,29 +220,28 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise JudgementsError(f"{path}: expected a JSON file of answers: {error}") from error
     kinds = {"format": int, "database": str, "key": str, "judge": str, "answers": list}
-    found = (
-        {name: type(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
-    )
-    if found != kinds:
+    optional = {"consent": dict}
+    found = fields if isinstance(fields, dict) else {}
+    if {name: type(value) for name, value in found.items()} not in (kinds, kinds | optional):
         raise JudgementsError(
             f"{path}: expected a file of answers that an offline page saved, with the fields "
             f"{', '.join(kinds)}"
         )
-    if fields["format"] != _FORMAT:
+    if found["format"] != _FORMAT:
         raise JudgementsError(
-            f"{path}: expected format {_FORMAT}, got {fields['format']}; another version of "
+            f"{path}: expected format {_FORMAT}, got {found['format']}; another version of "
             "tripletkit made the page"
         )
-    return fields
+    return {"consent": {}} | found
 
 
-def _parse_moment(value: object) -> str:
+def _parse_moment(value: object, place: object) -> str:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise JudgementsError("at: expected an ISO time with its zone")
+        raise JudgementsError(f"{place}: at: expected an ISO time with its zone")
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
-import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,32 +26,30 @@ from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
 from tripletkit import __version__
-from tripletkit.collecting.answer_forms import (
-    MAX_NAME,
-    parse_answer,
-    parse_id,
-    parse_name,
-    parse_parameters,
-)
 from tripletkit.collecting.asking import Asker
 from tripletkit.collecting.database import (
     MAX_JUDGES,
-    GivenAnswer,
+    MAX_NAME,
     Judge,
     JudgementDatabase,
     now,
+    parse_answer,
+    parse_id,
+    parse_name,
 )
-from tripletkit.collecting.judges import Share, report_judges
-from tripletkit.collecting.scaled_images import SIZES_PX, ScaledImages, media_type
+from tripletkit.collecting.judges import report_judges
 from tripletkit.collecting.serving import (
     MAX_BODY_BYTES,
+    SIZES_PX,
+    ScaledImages,
     add_headers,
     form_token,
     is_same,
     let_in,
+    media_type,
     publish,
 )
-from tripletkit.collecting.study import Study, render_markdown
+from tripletkit.collecting.study import Study, read_parameters, render_markdown
 from tripletkit.data.judgement_files import FIRST, GRID, LEFT, RIGHT, read_answers_given
 from tripletkit.errors import ImageReadError, JudgementsError
 
@@ -61,7 +59,7 @@ _judge_pages, _owner_page = Blueprint("judge", __name__), Blueprint("owner", __n
 _FORM_TOKEN = "X-Form-Token"
 # What a judge needs for a question before it is known, and between an answer and the next image.
 _USUAL_RESPONSE_MS, _BETWEEN_MS = 4000, 300
-_IMAGE_AGE_S = 3600
+_IMAGE_AGE_S = 24 * 3600
 # What the buttons of a judge do.
 _CHANGES: dict[str, dict[str, Any]] = {
     "pause": {"state": "paused"},
@@ -72,7 +70,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 # The drawing of the curve, pixels.
 _WIDTH, _HEIGHT = 620, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 20, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM, _ROOM = 56, 20, 20, 44, 40
 
 
 @dataclass
@@ -85,7 +83,7 @@ class Site:
     study: Study = field(default_factory=Study)
     status: dict[str, Any] = field(default_factory=dict)
 
-    def judge_cookie(self, judge: int) -> str:
+    def judge_cookie(self, judge: int | str) -> str:
         """Return the name of a judge's cookie, so that two can share a browser, and two servers."""
         return f"tripletkit-{self.database.id}-{judge}"
 
@@ -108,15 +106,16 @@ def _is_owner() -> bool:
     return is_same(request.cookies.get(_site().owner_cookie, ""), _site().database.owner_token)
 
 
-def _known_judges() -> list[Judge]:
-    """Return the judges whose cookies come with the request."""
+def _known_judges(number: int | None = None) -> list[Judge]:
+    """Return the judges whose cookies come with the request; of a number, that one."""
     here = _site()
-    return [
-        judge
-        for judge in here.database.judges()
-        if is_same(request.cookies.get(here.judge_cookie(judge.id), ""), judge.token)
-        and judge.state != "revoked"
-    ]
+    known = []
+    for name, token in request.cookies.items():
+        found = re.fullmatch(here.judge_cookie("([0-9]{1,9})"), name)
+        if found is not None and number in (None, int(found[1])):
+            judges = here.database.judges(int(found[1]))
+            known += [j for j in judges if is_same(token, j.token) and j.state != "revoked"]
+    return known
 
 
 def make_app(here: Site, url: str = "") -> Flask:
@@ -154,6 +153,7 @@ def _send_image(number: int, size: str) -> Response:
     response = Response(data, mimetype=media_type(data))
     response.cache_control.private = True
     response.cache_control.max_age = _IMAGE_AGE_S
+    response.cache_control.immutable = True
     return response
 
 
@@ -171,14 +171,12 @@ def _show_error(error: HTTPException) -> tuple[Any, int]:
 def enter(token: str) -> Response:
     """Take the secret out of the address and into a cookie."""
     # Every judge is compared, found or not.
-    judges = _site().database.judges()
-    found = [judge for judge in judges if is_same(token, judge.token)]
+    found = [judge for judge in _site().database.judges() if is_same(token, judge.token)]
     if not found:
         abort(404, _site().study.say("no_such_link"))
-    judge = found[0]
-    if judge.state == "revoked":
+    if found[0].state == "revoked":
         abort(403, _site().study.say("withdrawn"))
-    return _let_in(judge)
+    return _let_in(found[0])
 
 
 @_judge_pages.route("/join/<token>", methods=["GET", "POST"])
@@ -190,9 +188,8 @@ def join(token: str) -> Any:
     database, say = _site().database, _site().study.say
     if not is_same(token, database.open_token):
         abort(404, say("no_such_link"))
-    problem = ""
-    known = _known_judges()
-    parameters = parse_parameters(request.args)
+    problem, known = "", _known_judges()
+    parameters = read_parameters(request.args)
     named = parameters.get("PROLIFIC_PID") or parameters.get("workerId", "")
     if request.method == "POST":
         _check_form(database.open_token)
@@ -200,7 +197,8 @@ def join(token: str) -> Any:
             problem = say("name_expected", most=MAX_NAME)
         else:
             returning = [judge for judge in known if judge.name == name]
-            if returning := returning or _find_returning(parameters, name):
+            returning += _find_returning(parameters, name)
+            if returning:
                 return _let_in(returning[0])
             try:
                 return _let_in(database.add_judge(name, is_new=True))
@@ -217,19 +215,30 @@ def join(token: str) -> Any:
     )
 
 
+def _show(template: str, judge: Judge, state: dict[str, Any], **more: Any) -> str:
+    """Return a page of a judge, with a token in it that comes back with what it sends."""
+    here = _site()
+    return render_template(
+        template,
+        judge=judge,
+        state=state,
+        form_token=form_token(here.database.key, judge.token),
+        undo_id=secrets.token_hex(16),
+        instructions=here.study.instruct(is_grid=here.asker.settings.screen == GRID),
+        **more,
+    )
+
+
 @_judge_pages.get("/judge/<int:number>/")
 def start(number: int) -> Any:
     """Show the instructions, and the link that belongs to this judge."""
     judge = _judge(number)
-    here = _site()
-    return render_template(
+    return _show(
         "start.html.j2",
-        judge=judge,
-        state=_make_state(here, judge),
+        judge,
+        _make_state(judge),
         has_agreed=_has_agreed(judge),
-        consent=render_markdown(here.study.consent),
-        form_token=form_token(here.database.key, judge.token),
-        instructions=here.study.instruct(is_grid=here.asker.settings.screen == GRID),
+        consent=render_markdown(_site().study.consent),
         link=url_for("judge.enter", token=judge.token, _external=True),
     )
 
@@ -251,44 +260,23 @@ def ask(number: int) -> Any:
     judge = _judge(number)
     if not _has_agreed(judge):
         return redirect(url_for("judge.start", number=number))
-    here = _site()
-    state = _make_state(here, judge)
+    state = _make_state(judge)
     if not state["screens"]:
         return redirect(url_for("judge.done", number=number))
-    return render_template(
-        "ask.html.j2",
-        judge=judge,
-        state=state | {"feedback": request.args.get("feedback") and _feedback(judge)},
-        screen=state["screens"][0],
-        instructions=here.study.instruct(is_grid=here.asker.settings.screen == GRID),
-        form_token=form_token(here.database.key, judge.token),
-        client_id=secrets.token_hex(16),
-        undo_id=secrets.token_hex(16),
-    )
+    state["feedback"] = request.args.get("feedback") and _feedback(judge)
+    new_id = secrets.token_hex(16)
+    return _show("ask.html.j2", judge, state, screen=state["screens"][0], client_id=new_id)
 
 
 @_judge_pages.get("/judge/<int:number>/done")
 def done(number: int) -> Any:
     """Say thank you."""
-    judge = _judge(number)
-    state = _make_state(_site(), judge)
+    judge, study = _judge(number), _site().study
+    state = _make_state(judge)
     if state["screens"]:
         return redirect(url_for("judge.ask", number=number))
-    return render_template(
-        "done.html.j2",
-        judge=judge,
-        state=state,
-        thanks=render_markdown(_site().study.thanks),
-        link=_site().study.link_of(judge.about.get("parameters", {})),
-        form_token=form_token(_site().database.key, judge.token),
-        undo_id=secrets.token_hex(16),
-    )
-
-
-@_judge_pages.get("/judge/<int:number>/state")
-def state(number: int) -> dict[str, Any]:
-    """Return what is to be answered."""
-    return _make_state(_site(), _judge(number))
+    link = study.link_of(judge.about.get("parameters", {}))
+    return _show("done.html.j2", judge, state, thanks=render_markdown(study.thanks), link=link)
 
 
 @_judge_pages.post("/judge/<int:number>/answer")
@@ -297,15 +285,18 @@ def answer(number: int) -> Any:
     judge = _sending_judge(number)
     here = _site()
     try:
-        given = parse_answer(_json()) if request.is_json else _form_answer()
-        outcome = here.database.add_answer(judge.id, given)
+        given = parse_answer(_sent() if request.is_json else _form_answer())
+        # With the next screens in one transaction there is one wait for the disk.
+        with here.database.writing():
+            outcome = here.database.add_answer(judge.id, given)
+            state = _make_state(judge)
     except JudgementsError as error:
         abort(400, str(error))
     feedback = _feedback(judge, given.screen)
     if not request.is_json:
         place = url_for("judge.ask", number=number, feedback="yes" if feedback else None)
         return redirect(place, 303)
-    state = _make_state(here, judge) | {"feedback": feedback}
+    state["feedback"] = feedback
     if outcome == "taken":
         return state | {"error": here.study.say("answered_already")}, 409
     return state | {"is_new": outcome == "new"}
@@ -315,7 +306,7 @@ def answer(number: int) -> Any:
 def undo(number: int) -> Any:
     """Take the last answer back."""
     judge = _sending_judge(number)
-    fields = _json() if request.is_json else {"undo_id": request.form.get("undo_id")}
+    fields = _sent() if request.is_json else {"undo_id": request.form.get("undo_id")}
     try:
         if not isinstance(fields, dict) or set(fields) != {"undo_id"}:
             raise JudgementsError("expected an undo_id")
@@ -325,30 +316,30 @@ def undo(number: int) -> Any:
     screen = _site().database.undo(judge.id, undo_id)
     if not request.is_json:
         return redirect(url_for("judge.ask", number=number), 303)
-    return _make_state(_site(), judge) | {"undone": screen is not None}
+    return _make_state(judge) | {"undone": screen is not None}
 
 
-def _make_state(here: Site, judge: Judge) -> dict[str, Any]:
+def _make_state(judge: Judge) -> dict[str, Any]:
     """Return what a page needs to know, as plain JSON values."""
+    here = _site()
     total = here.asker.settings.n_questions
     n_done = here.database.n_answers(judge.id)
     screens = [] if here.is_ended else here.asker.screens(judge.id)
-    times = here.database.recent_response_ms(judge.id)
-    each_ms = (statistics.median(times) if times else _USUAL_RESPONSE_MS) + _BETWEEN_MS
+    usual_ms = here.database.usual_response_ms(judge.id)
     total = max(total, n_done + len(screens))
-    minutes = round((total - n_done) * each_ms / 60_000)
-    key = "progress" if minutes else "progress_soon"
-    n_practice = sum(screen.purpose == "practice" for screen in screens)
-    if n_practice:
+    if n_practice := sum(screen.purpose == "practice" for screen in screens):
         n_of = len(here.asker.practice)
         progress = here.study.say("practice", done=n_of - n_practice + 1, total=n_of)
     else:
+        each_ms = (_USUAL_RESPONSE_MS if usual_ms is None else usual_ms) + _BETWEEN_MS
+        minutes = round((total - n_done) * each_ms / 60_000)
+        key = "progress" if minutes else "progress_soon"
         progress = here.study.say(key, done=n_done, total=total, minutes=minutes)
     return {
         "done": n_done,
         "total": total,
         "progress": progress,
-        "can_undo": bool(times),
+        "can_undo": usual_ms is not None,
         "pause_due": n_done > 0 and n_done % here.study.pause_every == 0 and bool(screens),
         "screens": [screen.to_dict() for screen in screens],
     }
@@ -357,8 +348,8 @@ def _make_state(here: Site, judge: Judge) -> dict[str, Any]:
 def _feedback(judge: Judge, screen: int | None = None) -> str:
     """Return what is said of an answer to a practice question, the last one if none is named."""
     study = _site().study
-    row = _site().database.practised(judge.id, screen)
-    if row is None or not study.practice:
+    row = _site().database.practised(judge.id, screen) if study.practice else None
+    if row is None:
         return ""
     if row["choice"] == FIRST:
         said = study.say("practice_right")
@@ -376,12 +367,12 @@ def _has_agreed(judge: Judge) -> bool:
 
 def _judge(number: int) -> Judge:
     """Return the judge whose pages these are, if the browser has the cookie."""
-    judge = next((judge for judge in _known_judges() if judge.id == number), None)
-    if judge is None:
+    judges = _known_judges(number)
+    if not judges:
         abort(403)
-    if judge.state == "paused":
+    if judges[0].state == "paused":
         abort(403, _site().study.say("paused"))
-    return judge
+    return judges[0]
 
 
 def _sending_judge(number: int) -> Judge:
@@ -393,13 +384,13 @@ def _sending_judge(number: int) -> Judge:
     return judge
 
 
-def _check_form(token: str) -> None:
+def _check_form(token: str, problem: str = "") -> None:
     given = request.headers.get(_FORM_TOKEN) or request.form.get("form_token", "")
     if not is_same(given, form_token(_site().database.key, token)):
-        abort(403, _site().study.say("old_page"))
+        abort(403, problem or _site().study.say("old_page"))
 
 
-def _json() -> Any:
+def _sent() -> Any:
     """Return what the page sent as JSON."""
     try:
         return request.get_json()
@@ -407,19 +398,17 @@ def _json() -> Any:
         abort(400, "expected JSON")
 
 
-def _form_answer() -> GivenAnswer:
+def _form_answer() -> dict[str, Any]:
     """Return the answer of a page without JavaScript, which measures no time."""
     form = request.form
-    places = form.getlist("place", type=int) if form.get("side") == GRID else []
-    fields = {
+    return {
         "client_id": form.get("client_id"),
         "screen": form.get("screen", type=int),
         "side": form.get("side"),
-        "places": places,
+        "places": form.getlist("place", type=int) if form.get("side") == GRID else [],
         "response_ms": 0.0,
         "method": "form",
     }
-    return parse_answer(fields)
 
 
 def _find_returning(parameters: dict[str, str], name: str) -> list[Judge]:
@@ -439,7 +428,7 @@ def _find_returning(parameters: dict[str, str], name: str) -> list[Judge]:
 
 
 def _let_in(judge: Judge) -> Response:
-    if parameters := parse_parameters(request.args):
+    if parameters := read_parameters(request.args):
         about = judge.about | {"parameters": parameters}
         _site().database.change_judge(judge.id, about=about)
     place = url_for("judge.start", number=judge.id)
@@ -531,10 +520,11 @@ def download() -> Response:
 
 def _check_sent() -> None:
     """Refuse what another site sends in the owner's name."""
-    database = _site().database
-    given = request.form.get("form_token", "")
-    if not _is_owner() or not is_same(given, form_token(database.key, database.owner_token)):
-        abort(403, "This page is an old one. Open the owner's link again.")
+    if not _is_owner():
+        abort(403)
+    _check_form(
+        _site().database.owner_token, "This page is an old one. Open the owner's link again."
+    )
 
 
 def _draw_qr_code(link: str) -> Markup:
@@ -546,38 +536,33 @@ def _draw_qr_code(link: str) -> Markup:
 
 def _draw_curve(about: dict[str, Any]) -> dict[str, Any]:
     """Return where a learning curve is drawn, in pixels, and the texts beside it."""
-    curve, after, more = about["curve"], about.get("after_more"), about["more"]
+    curve, after = about["curve"], about.get("after_more")
     last = curve[-1]["n_questions"]
+    n_most = last + (0 if after is None else about["more"])
     bottom = int(min(0.95, *(point["low"] for point in curve)) * 20) / 20
     top = min(1.0, (int(max(after or 0, *(point["high"] for point in curve)) * 20) + 1) / 20)
-    n_most = last + (more if after is not None else 0)
 
     def y(accuracy: float) -> float:
         share = (accuracy - bottom) / (top - bottom)
         return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
 
-    def place(n: float, accuracy: float) -> dict[str, Any]:
+    def place(n: float, accuracy: float, **ends: float) -> dict[str, Any]:
         x = round(_LEFT + n / n_most * (_WIDTH - _LEFT - _RIGHT), 1)
-        return {"x": x, "y": y(accuracy), "n": f"{n:,}", "accuracy": f"{accuracy:.1%}"}
+        texts = {"n": f"{n:,}", "accuracy": f"{accuracy:.1%}"}
+        return {"x": x, "y": y(accuracy), **texts, **{key: y(end) for key, end in ends.items()}}
 
     points = [
-        place(point["n_questions"], point["accuracy"])
-        | {"low": y(point["low"]), "high": y(point["high"])}
+        place(point["n_questions"], point["accuracy"], low=point["low"], high=point["high"])
         for point in curve
     ]
+    # Numbers that would stand on one another are left out, but for the last.
+    for point, after_it in zip(points, [*points[1:], {"x": 2 * _WIDTH}], strict=True):
+        point["has_room"] = after_it["x"] - point["x"] >= _ROOM
     step = 0.05 * max(1, -(-round((top - bottom) * 20) // 6))
-    levels = np.arange(bottom, top + 1e-9, step)
     return {
         "width": _WIDTH,
         "height": _HEIGHT,
         "points": points,
-        "expected": None if after is None else place(last + more, after),
-        "ticks": [(y(level), f"{level:.0%}") for level in levels],
+        "expected": None if after is None else place(n_most, after),
+        "ticks": [(y(level), f"{level:.0%}") for level in np.arange(bottom, top + 1e-9, step)],
     }
-
-
-def _describe_share(share: Share) -> str:
-    return "–" if share.value is None else f"{share.value:.0%} ({share})"
-
-
-_owner_page.add_app_template_filter(_describe_share, "share")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from tripletkit.data.judgement_files import open_database
 from tripletkit.data.outputs import note_input
 from tripletkit.errors import StudyError
 
-MAX_BYTES = 100_000
+_PARAMETER = re.compile(r"[0-9A-Za-z_.-]{1,40}")
 # In the links of Prolific and of Mechanical Turk; the first of each is whose they are.
-URL_PARAMETERS = ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID", "workerId", "assignmentId", "hitId")
+_URL_PARAMETERS = ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID", "workerId", "assignmentId", "hitId")
 LANGUAGES = ("en", "de", "es", "fr")
 _HERE = Path(__file__).parent
 
@@ -61,12 +61,12 @@ class Study:
 
     @property
     def consent_hash(self) -> str:
-        """What tells whether somebody has agreed to this very text."""
-        return hashlib.sha256(self.consent.encode()).hexdigest()[:16]
+        """What tells whether somebody has agreed to this very text; empty where there is none."""
+        return self.consent and hashlib.sha256(self.consent.encode()).hexdigest()[:16]
 
     def link_of(self, parameters: Mapping[str, str]) -> str:
         """Return the link of the last page, with what came in the link of a judge."""
-        values = {"code": self.code, **dict.fromkeys(URL_PARAMETERS, ""), **parameters}
+        values = {"code": self.code, **dict.fromkeys(_URL_PARAMETERS, ""), **parameters}
         return re.sub(r"{(\w+)}", lambda found: quote(values.get(found[1], "")), self.link)
 
     def is_enough(self, about: Mapping[str, Any]) -> bool:
@@ -78,59 +78,63 @@ class Study:
 
 
 def read_study(path: Path) -> Study:
-    """Read a file of a study.
-
-    Raises:
-        StudyError: if it cannot be read, or a value is not of its kind.
-    """
+    """Read a file of a study; raises `StudyError` where a value is not of its kind."""
     given = _read_toml(path)
     known = {each.name: each.default for each in fields(Study) if each.name != "words"}
     if unknown := sorted(set(given) - set(known)):
         raise StudyError(f"{path}: expected {', '.join(known)}, got {', '.join(unknown)}")
     for key, value in given.items():
-        if problem := _find_problem(key, value, known[key]):
-            raise StudyError(f"{path}: {key}: expected {problem}, got {value!r}"[:500])
+        is_right, expected = _KINDS.get(key) or _KINDS[type(known[key])]
+        if not is_right(value):
+            raise StudyError(f"{path}: {key}: expected {expected}, got {value!r}"[:500])
         if isinstance(value, list):
             given[key] = tuple(map(tuple, value))
-    language = given.get("language", "en")
-    return Study(**given, words=_read_words(language, path.parent))
+    return Study(**given, words=_read_words(given.get("language", "en"), path.parent))
 
 
-def _find_problem(key: str, value: Any, usual: Any) -> str:
-    """Return what a value should be, if it is not that."""
-    if isinstance(usual, tuple):
-        most = 4 if key == "practice" else 3
-        is_right = isinstance(value, list) and all(
-            isinstance(row, list)
-            and 3 <= len(row) <= most
-            and all(isinstance(text, str) for text in row)
-            and len(set(row[:3])) == 3
-            for row in value
-        )
-        why = ", and why where you like" if most == 4 else ""
-        return "" if is_right else f"a list of [anchor, nearer, other]{why}"
-    if isinstance(usual, str):
-        if not isinstance(value, str):
-            return "a text"
-        is_link = not value or re.match(r"https?://", value)
-        return "" if key != "link" or is_link else "an address that begins with https://"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(usual, int):
-        return "" if is_number and isinstance(value, int) and value >= 1 else "a number from 1 on"
-    return "" if is_number and value >= 0 else "a number from 0 on"
+def _are_questions(value: Any, most: int = 3) -> bool:
+    """Return whether a value is a list of anchor, nearer and other, and why where that may be."""
+    return isinstance(value, list) and all(
+        isinstance(row, list)
+        and 3 <= len(row) <= most
+        and all(isinstance(text, str) for text in row)
+        and len(set(row[:3])) == 3
+        for row in value
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# What a value is to be, by its key or by the type of its usual value.
+_KINDS: dict[Any, tuple[Callable[[Any], Any], str]] = {
+    "link": (
+        lambda value: _is_text(value) and re.match(r"https?://|$", value),
+        "an address that begins with https://",
+    ),
+    "practice": (
+        lambda value: _are_questions(value, 4),
+        "a list of [anchor, nearer, other], and why where you like",
+    ),
+    tuple: (_are_questions, "a list of [anchor, nearer, other]"),
+    str: (_is_text, "a text"),
+    int: (lambda value: type(value) is int and value >= 1, "a number from 1 on"),
+    float: (lambda value: type(value) in (int, float) and value >= 0, "a number from 0 on"),
+}
+
+
+def read_parameters(given: Mapping[str, str]) -> dict[str, str]:
+    """Return what a link says of a participant, the names and values that are of their kind."""
+    found = {name: given.get(name, "") for name in _URL_PARAMETERS}
+    return {name: value for name, value in found.items() if _PARAMETER.fullmatch(value)}
 
 
 def _read_words(language: str, folder: Path = Path()) -> dict[str, str]:
-    """Return the words of a language that is shipped, or of a file.
-
-    Raises:
-        StudyError: if it is neither, or the file lacks words.
-    """
-    english = tomllib.loads((_HERE / "words" / "en.toml").read_text(encoding="utf-8"))
+    """Return the words of a language that is shipped, or of a file with the same keys."""
     if language in LANGUAGES:
-        text = (_HERE / "words" / f"{language}.toml").read_text(encoding="utf-8")
-        return tomllib.loads(text)
-    path = folder / language
+        return tomllib.loads((_HERE / "words" / f"{language}.toml").read_text(encoding="utf-8"))
+    english, path = _read_words("en"), folder / language
     if not path.is_file():
         raise StudyError(
             f"{path}: expected one of {', '.join(LANGUAGES)} as `language`, or a file of words"
@@ -158,10 +162,7 @@ def _braces(text: str) -> list[str]:
 def _read_toml(path: Path) -> dict[str, Any]:
     note_input(path)
     try:
-        data = path.read_bytes()
-        if len(data) > MAX_BYTES:
-            raise StudyError(f"{path}: expected at most {MAX_BYTES:,} bytes, got {len(data):,}")
-        return tomllib.loads(data.decode("utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -171,7 +171,7 @@
   const checkPicks = () => {
     const n = picked().length;
     const wanted = state.screens[0] ? state.screens[0].pick : 0;
-    byId("submit-grid").setAttribute("aria-disabled", isBusy || n !== wanted);
+    byId("submit-grid").setAttribute("aria-disabled", isBusy || !n || n > wanted);
     for (const box of boxes()) box.disabled = !box.checked && n >= wanted;
   };
 

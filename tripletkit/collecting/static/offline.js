@@ -13,14 +13,23 @@
   let clock = { since: null, kept: 0 };
   let isMemoryOnly = false;
   let answers = [];
-  try { answers = JSON.parse(localStorage.getItem(KEPT)) || []; } catch (error) { isMemoryOnly = true; }
+  let consent = null;
+  try {
+    answers = JSON.parse(localStorage.getItem(KEPT)) || [];
+    consent = JSON.parse(localStorage.getItem(`${KEPT}-consent`));
+  } catch (error) { isMemoryOnly = true; }
+  // Where the study asks for consent, nobody answers before it is given.
+  const isMissing = () => Boolean(data.consent) && !consent;
 
   const say = (text, isProblem = false) => {
     byId("said").textContent = text;
     byId("said").classList.toggle("problem", isProblem);
   };
   const keep = () => {
-    try { localStorage.setItem(KEPT, JSON.stringify(answers)); } catch (error) { isMemoryOnly = true; }
+    try {
+      localStorage.setItem(KEPT, JSON.stringify(answers));
+      localStorage.setItem(`${KEPT}-consent`, JSON.stringify(consent));
+    } catch (error) { isMemoryOnly = true; }
     if (isMemoryOnly) say(data.words.offline_not_kept, true);
   };
   const makeId = () =>
@@ -42,7 +51,7 @@
   const checkPicks = () => {
     if (!isGrid || !current()) return;
     const n = picked().length;
-    byId("submit-grid").disabled = n !== current().pick;
+    byId("submit-grid").disabled = !n || n > current().pick;
     for (const box of boxes()) box.disabled = !box.checked && n >= current().pick;
   };
   const show = async () => {
@@ -64,8 +73,10 @@
     clock = { since: null, kept: 0 };
     goOnClock();
   };
+  const openInstructions = () => { stopClock(); byId("instructions").showModal(); };
   const answer = (side, places = []) => {
     if (!current() || isAway()) return;
+    if (isMissing()) { openInstructions(); return; }
     stopClock();
     answers.push({
       client_id: makeId(), screen: current().id, side, places, response_ms: Math.round(clock.kept * 10) / 10,
@@ -83,7 +94,8 @@
     show();
   };
   const save = () => {
-    const text = JSON.stringify({ format: data.format, database: data.database, key: data.key, judge: data.judge, answers });
+    const { format, database, key, judge } = data;
+    const text = JSON.stringify({ format, database, key, judge, ...(consent && { consent }), answers });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
     link.download = `answers-${data.judge.replace(/[^\p{L}\p{N}]+/gu, "-")}.json`;
@@ -114,12 +126,20 @@
     } else return;
     event.preventDefault();
   });
-  byId("show-instructions").addEventListener("click", () => { stopClock(); byId("instructions").showModal(); });
+  byId("show-instructions").addEventListener("click", openInstructions);
   byId("instructions").addEventListener("close", goOnClock);
   document.addEventListener("visibilitychange", () => (document.hidden ? stopClock() : goOnClock()));
   byId("save").addEventListener("click", save);
   byId("save-now").addEventListener("click", save);
   byId("undo-last").addEventListener("click", undo);
+  if (data.consent) {
+    byId("agree").checked = Boolean(consent);
+    byId("agree").addEventListener("change", (event) => {
+      consent = event.target.checked ? { text: data.consent, at: new Date().toISOString() } : null;
+      keep();
+    });
+    byId("instructions").addEventListener("cancel", (event) => { if (isMissing()) event.preventDefault(); });
+  }
   show();
-  if (!answers.length) { stopClock(); byId("instructions").showModal(); }
+  if (!answers.length || isMissing()) openInstructions();
 })();
