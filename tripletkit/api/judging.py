@@ -164,7 +164,8 @@ def collect(
         questions: or grids, for each judge. Defaults to the study's `quota`, or `200`.
         screen: `"question"` (which of two images is more like the anchor) or `"grid"` (which of
             several are).
-        grid_of, grid_pick: images of a grid, and how many are picked. Default to `8` and `3`.
+        grid_of, grid_pick: images of a grid, and how many are picked at most. Default to `8` and
+            `3`.
         ask: how questions are chosen after the first hundred answers; see `suggest`.
         overlap: of how many judges each question is asked. Defaults to `1`.
         gold: triplets whose answer is known, mixed in to check judges.

@@ -63,7 +63,7 @@ _ASK_WAYS = ("auto", "random", "margin", "disagreement")
         "grid_pick",
         type=WholeRange(1, 23),
         default=defaults.GRID_PICK,
-        help="Images to pick from a grid.",
+        help="Images to pick from a grid at most.",
     ),
     click.option(
         "--ask",
