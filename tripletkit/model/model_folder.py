@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.names import guard_formula, unguard_formula
+from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import (
     MODEL_RECORD,
     check_parent,
@@ -87,18 +87,6 @@ class ModelFolder:
     def image_folder(self) -> Path | None:
         """Where its images were at training; None if it was trained on features alone."""
         return Path(self.record.images) if self.record.images else None
-
-    def read_centers(self) -> pd.DataFrame | None:
-        """Return the class centers, a row for each class; None if the loss kept none."""
-        if _CENTERS_FILE not in self.record.files:
-            return None
-        centers = pd.read_csv(
-            self.path / _CENTERS_FILE,
-            index_col="label",
-            dtype={"label": str},
-            keep_default_na=False,
-        )
-        return centers.rename(index=unguard_formula).astype(np.float32)
 
     def read_shift_detector(self) -> ShiftDetector | None:
         """Return what tells images unlike those of the training; None where it was not learned."""
