@@ -190,12 +190,6 @@ def _implied_triplets(answers: Answers, triplets: Triplets) -> tuple[np.ndarray,
     file.
 
     Ties, rows without a margin and rows that name one image twice say nothing and are left out.
-
-    Example:
-        >>> triplets = Triplets(["a", "b", "c"], np.array([[0, 1, 2]]), np.array([1]), "test.txt")
-        >>> answers = Answers(np.array([0]), None, None, "answers.txt")
-        >>> _implied_triplets(answers, triplets)[0]  # c is nearer to a than b
-        array([[0, 2, 1]])
     """
     decided = ~(answers.is_tie | answers.is_undecidable | triplets.is_degenerate())
     of_row = np.flatnonzero(decided)

@@ -486,11 +486,6 @@ def _average_precision(own: np.ndarray, ascending: np.ndarray) -> float:
     """Return the average precision of one query, by distances to its class and, sorted, to all.
 
     That of `sklearn.metrics.average_precision_score`, ties included, in a tenth of the time.
-
-    Example:
-        The first and the third of four are of the class: (1/1 + 2/3) / 2.
-        >>> round(_average_precision(np.array([3.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0])), 4)
-        0.8333
     """
     own = np.sort(own)
     n_own_within = np.searchsorted(own, own, side="right")
@@ -511,9 +506,6 @@ def measure_variances(embeddings: np.ndarray, labels: np.ndarray) -> ClassVarian
 
     Reference:
         Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7, 1936.
-    Example:
-        >>> measure_variances(np.array([[0.0], [2.0], [10.0], [12.0]]), np.array([0, 0, 1, 1]))
-        ClassVariances(within=1.0, between=25.0)
     """
     _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     embeddings = np.asarray(embeddings, dtype=np.float64)

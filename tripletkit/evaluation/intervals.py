@@ -243,42 +243,37 @@ def _find_too_few(spread: ImageSpread, n_rows: int) -> NoInterval | None:
 def measure_image_spread(values: np.ndarray, images: np.ndarray) -> ImageSpread | NoInterval:
     """Measure the standard error of a mean when rows that share an image go together.
 
-    The variance is the sum of the products of deviations over all pairs of rows that have at
-    least one image in common, divided by n squared. It is found by inclusion and exclusion:
-    squared sums over images, minus those over pairs of images, plus those over whole
-    triples. Two corrections follow. Taking deviations from the sample's own mean loses the
-    share of pairs of rows that have an image in common, so the variance is divided by 1 minus
-    that share (for one image a row this is the usual m / (m - 1)). And it is not taken far
-    below the variance of independent rows, since a sum with minus signs can by chance come out
-    too small, even negative.
+    The variance is the sum of the products of deviations over all pairs of rows that have at least
+    one image in common, divided by n squared. It is found by inclusion and exclusion: squared sums
+    over images, minus those over pairs of images, plus those over whole triples. Two corrections
+    follow. Taking deviations from the sample's own mean loses the share of pairs of rows that have
+    an image in common, so the variance is divided by 1 minus that share (for one image a row this
+    is the usual m / (m - 1)). And it is not taken far below the variance of independent rows, since
+    a sum with minus signs can by chance come out too small, even negative.
 
-    Degrees of freedom are Satterthwaite's, 2 V**2 / Var(V). The standard deviation of the
-    estimate V is taken as the sum of two parts: what it has where rows are independent, which
-    follows from who shares an image with whom alone, and what images add to V, times
-    sqrt(2 / m). Here m is the number of images that weigh alike as effective clusters count
-    them, (sum of n_i**2)**2 / (sum of n_i**4) for n_i rows with image i, less 1, and is divided
+    Degrees of freedom are Satterthwaite's, 2 V**2 / Var(V). The standard deviation of the estimate
+    V is the sum of what it has where rows are independent, which follows from who shares an image
+    with whom alone, and what images add to V, times sqrt(2 / m). Here m is the number of effective
+    clusters, (sum of n_i**2)**2 / (sum of n_i**4) for n_i rows with image i, less 1, and is divided
     by 1 + 3 skewness**2 of the sums over images.
 
     Args:
         values: `(n,)` numbers, such as 1 for a right answer and 0 for a wrong one, or the
             differences -1, 0, 1 of two models.
-        images: `(n, k)` integer ids of what a row must not be taken as independent of; the
-            three images of a triplet, or one column for a single grouping.
+        images: `(n, k)` integer ids of what a row must not be taken as independent of; the three
+            images of a triplet, or one column for a single grouping.
     Reference:
         Fafchamps, Gubert. The formation of risk sharing networks. J. Development Economics 83,
-        2007. Cameron, Gelbach, Miller. Robust inference with multiway clustering. J. Business
-        and Economic Statistics 29, 2011. Aronow, Samii, Assenova. Cluster-robust variance
-        estimation for dyadic data. Political Analysis 23, 2015. Satterthwaite. An approximate
-        distribution of estimates of variance components. Biometrics Bulletin 2, 1946. Bell,
-        McCaffrey. Bias reduction in standard errors for linear regression with multi-stage
-        samples. Survey Methodology 28, 2002 (such degrees of freedom for clusters). Carter,
-        Schnepel, Steigerwald. Asymptotic behavior of a t-test robust to cluster heterogeneity.
-        Review of Economics and Statistics 99, 2017 (effective clusters). The two corrections,
-        the sum of two parts and the cost of skewness are ours.
+        2007. Cameron, Gelbach, Miller. J. Business and Economic Statistics 29, 2011. Aronow, Samii,
+        Assenova. Political Analysis 23, 2015 (clusters in several ways). Satterthwaite. Biometrics
+        Bulletin 2, 1946. Bell, McCaffrey. Survey Methodology 28, 2002 (such degrees of freedom for
+        clusters). Carter, Schnepel, Steigerwald. Review of Economics and Statistics 99, 2017
+        (effective clusters). The two corrections, the sum of two parts and the cost of skewness are
+        ours.
     Example:
-        Two rows share image 0, the third has nothing in common with them. Deviations are
-        1/3, 1/3, -2/3; pairs of rows that share: (2/3)**2 + (2/3)**2 = 8/9; of 9 pairs of
-        rows 5 share, so the variance is 8/9 / 9 / (1 - 5/9) = 2/9.
+        Two rows share image 0, the third has nothing in common with them. Deviations are 1/3, 1/3,
+        -2/3; pairs of rows that share: (2/3)**2 + (2/3)**2 = 8/9; of 9 pairs of rows 5 share, so
+        the variance is 8/9 / 9 / (1 - 5/9) = 2/9.
         >>> spread = measure_image_spread([1, 1, 0], [[0, 1, 2], [0, 3, 4], [5, 6, 7]])
         >>> round(spread.standard_error**2, 6)
         0.222222

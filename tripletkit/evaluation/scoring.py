@@ -66,12 +66,6 @@ def check_consistency(answers: Answers, rows: np.ndarray) -> Consistency:
 
     Ties, rows without a margin, and rows that name one image twice are left out: they are no
     answers.
-
-    Example:
-        >>> answers = Answers(np.array([1, 1, 0]), None, None, "answers")
-        >>> rows = np.array([[0, 1, 2], [0, 2, 1], [0, 1, 3]])
-        >>> check_consistency(answers, rows).n_mirrored_broken
-        1
     """
     first, second = rows[:, 1], rows[:, 2]
     decided = np.flatnonzero(~answers.is_tie & ~answers.is_undecidable & (first != second))
@@ -132,9 +126,8 @@ class OddOneOut:
     Attributes:
         n: trials; a coin of three sides finds a third of the odd ones.
         accuracy: 0 to 1.
-        wilson: 95% interval that takes trials as independent.
-        image_interval: 95% interval that allows for images that trials share, or why there is
-            none.
+        wilson, image_interval: 95% intervals that take trials as independent, and that allow for
+            images that trials share, or why there is none.
     """
 
     n: int
