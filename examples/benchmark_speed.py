@@ -29,7 +29,7 @@ from sklearn.datasets import load_sample_images
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import write_triplets
 from tripletkit.evaluation.answers import Answers, write_answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import get_backbone

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import write_triplets
 
 N_TRAIN, N_TEST = 500, 200
 N_TRAIN_TRIPLETS, N_TEST_TRIPLETS = 6_000, 2_000

@@ -43,7 +43,7 @@ from test_splits import run_killed
 from tripletkit import TripletkitError, defaults
 from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import open_labels
-from tripletkit.data.triplet_files import write_triplet_lines
+from tripletkit.data.triplets import write_triplet_lines
 from tripletkit.data.unfinished import remove_unfinished
 from tripletkit.evaluation.answers import write_answers
 from tripletkit.model.model_folder import load_model

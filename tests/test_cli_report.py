@@ -22,7 +22,7 @@ from opened import read_triplets
 from PIL import Image
 
 from tripletkit import defaults
-from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import write_triplets
 
 # What the images p42.png and so on are called here, so that every row has one of these.
 HOSTILE = [

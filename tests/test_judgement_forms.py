@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import NamedBytes, open_text, rows_of
 
-from tripletkit import DataWarning
-from tripletkit.data.judgements import open_judgements
-from tripletkit.errors import TripletFileError
+import tripletkit as tk
+from tripletkit import DataWarning, TripletkitError
 
 TRIPLETS = [("a.png", "b.png", "c.png"), ("c.png", "a.png", "d.png"), ("d.png", "e.png", "a.png"),
             ("b.png", "d.png", "e.png")]  # fmt: skip
@@ -78,6 +77,48 @@ def test_tables_of_public_projects_are_read(form, separator):
     assert decided(judgements) == TRIPLETS
 
 
+def test_what_cblearn_reads_is_read():
+    # Food-100 (all-triplets.csv): folders in the names, blanks behind the semicolons.
+    food = "".join("; ".join(f"images/{name}" for name in row) + "\n" for row in TRIPLETS)
+    assert decided(open_text(food)) == [tuple(f"images/{name}" for name in r) for r in TRIPLETS]
+    # MusicSeer: judgement, survey, user, then target, chosen and other in numbers.
+    numbers = [[POOL.index(name) for name in row] for row in TRIPLETS]
+    text = "".join(f"{n} S u{n} {a} {p} {o}\n" for n, (a, p, o) in enumerate(numbers))
+    columns = {"anchor": "4", "positive": "5", "negative": "6"}
+    assert decided(open_text(text, "r.txt", columns=columns, names=POOL)) == TRIPLETS
+    # Arrays: list-order; list-boolean and list-count, whose responses are True or 1 for the first.
+    places, is_turned = np.array(numbers), np.array(TURNED)
+    assert decided(tk.read_judgements(places, names=POOL)) == TRIPLETS
+    shown = np.where(is_turned[:, None], places[:, [0, 2, 1]], places)
+    for response in (~is_turned, np.where(is_turned, -1, 1)):
+        frame = pd.DataFrame(shown, columns=["a", "b", "c"]).assign(response=response)
+        assert decided(tk.read_judgements(frame, names=POOL)) == TRIPLETS
+
+
+def test_what_datasets_writes_is_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    frame = pd.DataFrame(TRIPLETS, columns=["anchor", "positive", "negative"])
+    judged = datasets.Dataset.from_pandas(frame)
+    judged.to_csv(tmp_path / "t.csv")
+    judged.to_json(tmp_path / "t.jsonl")
+    judged.to_json(tmp_path / "t.json", lines=False)
+    judged.to_parquet(tmp_path / "t.parquet")
+    for path in tmp_path.glob("t.*"):
+        assert decided(tk.read_judgements(path)) == TRIPLETS
+    kinds = datasets.Features({"file_name": datasets.Value("string"),
+                               "label": datasets.ClassLabel(names=["cat", "dog"])})  # fmt: skip
+    labels = datasets.Dataset.from_dict({"file_name": POOL, "label": [0, 1, 0, 1, 0]}, kinds)
+    labels.to_csv(tmp_path / "metadata.csv")
+    labels.to_json(tmp_path / "metadata.jsonl")
+    labels.to_parquet(tmp_path / "metadata.parquet")
+    for path in tmp_path.glob("metadata.*"):
+        assert tk.read_labels(path) == dict(zip(POOL, "01010", strict=True))
+    images = {"image": [{"bytes": b"x", "path": name} for name in POOL], "label": [0] * len(POOL)}
+    datasets.Dataset.from_dict(images).to_parquet(tmp_path / "images.parquet")
+    with pytest.raises(TripletkitError, match="the column image holds images themselves"):
+        tk.read_labels(tmp_path / "images.parquet")
+
+
 # What stands for the first image, the second, and neither.
 VALUES = [
     ("1", "0", "tie"), ("1", "2", "?"), ("1", "-1", "can't tell"), ("1.0", "0.0", "0.5"),
@@ -115,14 +156,14 @@ def test_answers_are_read_as_people_write_them(first, second, tie, caplog):
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_refused(text, message):
-    with pytest.raises(TripletFileError) as caught:
+    with pytest.raises(TripletkitError) as caught:
         open_text(text)
     assert message in str(caught.value)
 
 
 def test_a_winner_that_was_not_shown_is_refused():
     text = "head,left,right,winner,loser\nx,y,z,z,y\nx,y,z,w,y\n"
-    with pytest.raises(TripletFileError, match=r"t\.csv:3: expected one of the two .*got \"w\""):
+    with pytest.raises(TripletkitError, match=r"t\.csv:3: expected one of the two .*got \"w\""):
         open_text(text)
 
 
@@ -141,9 +182,9 @@ def test_columns_say_what_no_heading_says(tmp_path):
     for names in (tmp_path / "names.json", tmp_path / "names.txt", ["x.png", "y.png", "z.png"]):
         read = open_text("0 2 1\n2 0 1\n", "t.txt", names=names)
         assert decided(read) == [("x.png", "z.png", "y.png"), ("z.png", "x.png", "y.png")]
-    with pytest.raises(TripletFileError, match=r"t\.txt:2: expected places in the list of 3"):
+    with pytest.raises(TripletkitError, match=r"t\.txt:2: expected places in the list of 3"):
         open_text("0 2 1\n2 0 7\n", "t.txt", names=["x", "y", "z"])
-    with pytest.raises(TripletFileError, match='expected a column "q", there are "a", "b", "c"'):
+    with pytest.raises(TripletkitError, match='expected a column "q", there are "a", "b", "c"'):
         open_text("a,b,c\nx,y,z\n", columns={"anchor": "q", "positive": "b", "negative": "c"})
 
 
@@ -178,17 +219,14 @@ def test_an_odd_one_out_is_two_triplets_of_one_trial(text, options):
 
 
 def test_trials_are_never_divided():
-    from tripletkit.data.splits.policies import fold_triplets, split_triplets
-
     rng = np.random.default_rng(0)
     rows = [" ".join(f"i{n}" for n in rng.permutation(30)[:3]) for _ in range(200)]
     triplets = open_text("\n".join(rows), "t.txt", columns={"odd": "last"}).triplets
     for by in ("random", "component", "image"):
-        splits = [split_triplets(triplets, by, 0.2, 0)]
-        splits += fold_triplets(triplets, by, 4, 0) if by == "random" else []
-        for split in splits:
-            sides = [set(triplets.trials[part]) for part in (split.train_rows, split.val_rows)]
-            assert sides[1] and not sides[0] & sides[1]
+        splits = [tk.split(triplets, by, val_fraction=0.2)]
+        splits += tk.split(triplets, by, folds=4) if by == "random" else []
+        for train, val, _ in splits:
+            assert len(val) and not set(train.trials) & set(val.trials)
 
 
 # One table of judgements, written in every form: all must be read alike.
@@ -250,7 +288,7 @@ def files_of(frame, kind):
 def test_every_form_gives_the_same_judgements(judged, words, form, kind, chance):
     columns = list(columns_of(judged, words, form).items())
     chance.shuffle(columns)
-    read = open_judgements(files_of(pd.DataFrame(dict(columns)), kind))
+    read = tk.read_judgements(files_of(pd.DataFrame(dict(columns)), kind))
     assert decided(read) == [row[:3] for row in judged]
 
 
@@ -266,10 +304,10 @@ def test_other_columns_never_change_a_row_in_silence(judged, heading, data):
                           "right": [r[2] for r in judged], heading: cells})  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        assert decided(open_judgements(frame)) == [row[:3] for row in judged]
+        assert decided(tk.read_judgements(frame)) == [row[:3] for row in judged]
         try:
-            read = open_judgements(shown)
-        except TripletFileError:
+            read = tk.read_judgements(shown)
+        except TripletkitError:
             return
     assert read.truth is None and read.triplets.is_answered is False
     # As the table has them: 0 and 0.0 are one value.
@@ -287,7 +325,7 @@ def test_forms_of_json_that_people_publish():
     assert decided(open_text(lists, "t.jsonl")) == TRIPLETS
     whole = json.dumps({"version": 1, "data": [dict(zip("abc", r, strict=True)) for r in TRIPLETS]})
     assert decided(open_text(whole, "t.json")) == TRIPLETS
-    with pytest.raises(TripletFileError, match=r"t\.jsonl:2: expected a JSON object a line"):
+    with pytest.raises(TripletkitError, match=r"t\.jsonl:2: expected a JSON object a line"):
         open_text('{"a": "x", "b": "y", "c": "z"}\nx y z\n', "t.jsonl")
 
 
@@ -297,7 +335,7 @@ def test_scores_of_trials_say_how_often_the_odd_one_was_found(tripletkit, tmp_pa
     (tmp_path / "trials.csv").write_text(
         "image1,image2,image3,odd\n" + "".join(f"i{a},i{b},i{c},{n % 3 + 1}\n"
                                                for n, (a, b, c) in enumerate(trials)))  # fmt: skip
-    asked = open_judgements(tmp_path / "trials.csv").triplets
+    asked = tk.read_judgements(tmp_path / "trials.csv").triplets
     right = np.array([[1, 1]] * 30 + [[1, 0]] * 30).ravel()
     rows = [",".join((*names, str(answer))) for names, answer in
             zip(rows_of(asked), right, strict=True)]  # fmt: skip

@@ -17,7 +17,7 @@ from opened import read_triplets, read_votes
 import tripletkit as tk
 from tripletkit import TripletkitError, Triplets
 from tripletkit.collecting.database import GivenAnswer
-from tripletkit.data.judgements import find_questions, is_judgements, open_judgements
+from tripletkit.data.judgements import find_questions, open_judgements
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.job import read_training_triplets
 
@@ -245,9 +245,8 @@ def test_what_is_said_decides_the_hash(told, tmp_path):
 
 
 def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_images):
-    assert is_judgements(told.database.path)
-    assert not is_judgements(tmp_path / "nothing")
-    assert not is_judgements(next(toy_images.iterdir()))
+    with pytest.raises(TripletkitError, match="three image names"):
+        open_judgements(next(toy_images.iterdir()))
     told.tell("anna", told.ask("abc"), "b")
     told.database.close()
     with told.database.path.open("rb") as file, pytest.raises(TripletkitError, match="path"):

@@ -29,10 +29,11 @@ def test_a_name_told_twice_alike_is_fine():
         ("", "expected a heading with the columns name and label"),
         ("a,cat\n", 'expected a heading .* got "a,cat"'),
         ("a.png,b.png\n", "two columns of which one has names of image files"),
+        ("name,label\nb,\n", "labels.csv:2: expected a name and a label, got 'b' and ''"),
         ("name,label\n", "expected rows below the heading"),
         (
             "name,label\na\nb,\n",
-            "labels.csv:2: expected 2 columns, got 1\nlabels.csv:3: expected a",
+            "labels.csv:2: expected 2 columns as in the heading, got 1",
         ),
         ("name,label\na,1\na,2\n", 'labels.csv:3: expected one label for "a", got "1" and "2"'),
     ],

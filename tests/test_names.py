@@ -20,7 +20,7 @@ from tripletkit.data.names import guard_formula, quote_csv_field, quote_name, un
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.splits.split_files import write_questions
 from tripletkit.data.text_files import split_csv_line
-from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import write_triplets
 from tripletkit.evaluation.answer_checks import check_same_questions
 from tripletkit.evaluation.answers import write_answers
 from tripletkit.evaluation.classification import Confusion

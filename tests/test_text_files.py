@@ -69,7 +69,7 @@ def test_a_list_of_held_out_names_with_an_endless_line_is_refused(tmp_path):
 
 def test_fields_over_many_lines_have_an_end(tmp_path):
     text = 'name,label,note\na,x,"' + "word " * 10 + "\n" + "more words\n" * 20_000
-    with pytest.raises(TripletkitError, match=r"labels\.csv:\d+: expected fields of at most"):
+    with pytest.raises(TripletkitError, match=r"labels\.csv:2: .* with each quote closed"):
         read_labels(text)
     closed = 'name,label,note\na,x,"two\nlines"\nb,y,\n'
     assert read_labels(closed.encode()) == {"a": "x", "b": "y"}

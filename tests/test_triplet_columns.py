@@ -57,7 +57,7 @@ def test_columns_are_taken_by_name_in_any_order(text, name):
 def test_other_columns_are_named_once_and_ignored(separator):
     lines = [
         ["", "rater", "negative", "anchor", "note", "positive"],
-        ["0", "ann", "z z.jpg", "x.jpg", '"a, ""b""; \t"', "y.jpg"],
+        ["0", "ann", "z z.jpg", "x.jpg", '"a, ""b""; \t\nc"', "y.jpg"],
         ["1", "bob", "x.jpg", '"y.jpg"', "", "z z.jpg"],
     ]
     text = "\n".join(separator.join(line) for line in lines)

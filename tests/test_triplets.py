@@ -9,7 +9,7 @@ import pytest
 from opened import read_triplets, scan_triplets
 
 from tripletkit.data import tables
-from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import write_triplets
 from tripletkit.errors import OutputError, TripletFileError
 
 PLAIN = b"a b c\nd e f\n"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tripletkit import TripletkitError
 from tripletkit.data.decoding import read_image
-from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import write_triplets
 from tripletkit.errors import ImageReadError, TripletFileError
 
 # Whatever a file system may hold, surrogates and control characters included.

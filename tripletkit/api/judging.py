@@ -30,7 +30,7 @@ from tripletkit.collecting.study import kept_settings
 from tripletkit.data.folder import refuse_folder_of
 from tripletkit.data.images import ImagesLike
 from tripletkit.data.judgement_files import read_answers_given
-from tripletkit.data.judgements import Judgements, is_judgements, open_judgements
+from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.outputs import (
     TRIPLETS_FORM,
     VOTES_FORM,
@@ -41,8 +41,7 @@ from tripletkit.data.outputs import (
     open_output,
     record_written,
 )
-from tripletkit.data.triplet_files import write_triplets
-from tripletkit.data.triplets import Triplets
+from tripletkit.data.triplets import Triplets, write_triplets
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import ImageNameError, JudgementsError, SettingsError
 from tripletkit.features.feature_parts import BackboneLike, list_backbones
@@ -120,7 +119,13 @@ def suggest(
         rows = _suggest_at_random(len(embedded), n, left_out, rng)
     else:
         members = _members(model, embedded.vectors, way)
-        rows = _suggest_by_model(members, model.distance, n, way, left_out, rng)
+        rows = choose_questions(
+            Committee(members, model.distance, defaults.MARGIN / 2),
+            draw_candidates(np.arange(len(embedded)), defaults.CHOICE_CANDIDATES, rng, left_out),
+            n,
+            way,
+            max_per_image=defaults.MAX_PER_IMAGE,
+        ).rows
     chosen = Triplets.from_array(rows, embedded.names)
     if file is not None:
         write_triplets(file, chosen.names, chosen.rows, is_answered=False)
@@ -321,11 +326,8 @@ def export_judgements(
             "answers.csv": csv_form("the judges' answers", "judge,screen"),
         },
     )
+    answers = read_answers_given(database, exclude)
     found = open_judgements(database, exclude=exclude)
-    if found.votes is None or not is_judgements(database):
-        raise JudgementsError(
-            f"{database}: expected a database of judgements, got one of another program"
-        )
     if found.is_random is None:  # an old study alone, of which nothing is known to be by chance
         nothing = np.zeros(len(found), dtype=bool)
         found = replace(found, is_random=nothing, weights=nothing.astype(float))
@@ -335,7 +337,6 @@ def export_judgements(
             raise JudgementsError(f"{database}: no question was drawn by chance")
     triplets, votes, is_random = found.triplets, found.votes, found.is_random
     assert votes is not None and is_random is not None
-    answers = read_answers_given(database, exclude)
     refuse_folder_of(triplets.names, folder)
     questions = triplets.to_frame().assign(
         votes_b=votes.for_first,
@@ -412,56 +413,18 @@ def _suggest_at_random(
     return np.array(rows, dtype=np.int32).reshape(-1, 3)
 
 
-def _suggest_by_model(
-    members: Sequence[np.ndarray],
-    distance: str,
-    n_questions: int,
-    way: str,
-    known: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Choose questions by a model's heads, no image in more than `defaults.MAX_PER_IMAGE`.
-
-    Args:
-        members: `(n_images, n_dims)` embeddings of each head.
-        distance: by which they are compared.
-        n_questions: how many at most.
-        way: `margin` or `disagreement`.
-        known: `(n, 3)` questions to leave out, whichever way round.
-        rng: what decides which candidates there are.
-    Returns:
-        `(n_questions, 3)` int32, the most wanted first.
-    """
-    images = np.arange(len(members[0]))
-    candidates = draw_candidates(images, defaults.CHOICE_CANDIDATES, rng, known)
-    committee = Committee(members, distance, defaults.MARGIN / 2)
-    return choose_questions(
-        committee, candidates, n_questions, way, max_per_image=defaults.MAX_PER_IMAGE
-    ).rows
-
-
 def _split_members(embeddings: np.ndarray, settings: Settings, n_features: int) -> list[np.ndarray]:
-    """Return the embeddings of each member of a model, for comparing them with one another.
+    """Return the embeddings of each member of a model; all as one where they cannot be told apart.
 
-    The members stand side by side in an embedding, behind the frozen features where these have a
-    share, which then every member gets too.
-
-    Args:
-        embeddings: `(n_images, n_dims)` of the model.
-        settings: of the model.
-        n_features: width of the features.
-    Returns:
-        One array a member; the embeddings alone where they cannot be told apart.
+    They stand side by side in an embedding, behind the frozen features where these have a share,
+    which then every member gets too.
     """
-    n_frozen = n_features if settings.frozen_share else 0
     # Members of other widths, or compressed together, cannot be told apart.
     if settings.members < 2 or settings.mlp_members or settings.is_compressed:
         return [embeddings]
-    width = (embeddings.shape[1] - n_frozen) // settings.members
-    frozen = embeddings[:, :n_frozen]
-    of_members = embeddings[:, n_frozen:]
+    frozen, of_members = np.split(embeddings, [n_features if settings.frozen_share else 0], axis=1)
     # Each member as long as all were, so that the frozen share weighs the same.
     return [
-        np.hstack([frozen, of_members[:, start : start + width] * settings.members**0.5])
-        for start in range(0, settings.members * width, width)
+        np.hstack([frozen, each * settings.members**0.5])
+        for each in np.split(of_members, settings.members, axis=1)
     ]

@@ -166,17 +166,15 @@ def _read_judgements(given: dict[str, Any]) -> None:
         if param.name and given[param.name]:
             read = []
             for path in given[param.name] if param.multiple else [given[param.name]]:
-                # Judges are those of the first file; the others may have none.
-                others = {} if is_first or _has_judges(path) else {"exclude": ()}
-                read.append(tk.read_judgements(path, **how | others))
+                try:
+                    read.append(tk.read_judgements(path, **how))
+                except tk.SettingsError as error:
+                    # Judges are those of the first file; the others may have none.
+                    if is_first or error.field != "exclude":
+                        raise
+                    read.append(tk.read_judgements(path, **how | {"exclude": ()}))
                 is_first = False
             given[param.name] = read if param.multiple else read[0]
-
-
-def _has_judges(path: Any) -> bool:
-    from tripletkit.data.judgements import is_judgements
-
-    return isinstance(path, Path) and is_judgements(path)
 
 
 def first(prepare: Callable[[dict[str, Any]], None]) -> Decorator:

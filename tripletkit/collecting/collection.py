@@ -17,7 +17,6 @@ from tripletkit import defaults
 from tripletkit.collecting.asking import Asker, AskingSettings, Known
 from tripletkit.collecting.background import BackgroundTrainer, TrainerTask
 from tripletkit.collecting.database import (
-    DATABASE_FORM,
     MAX_NAME,
     JudgementDatabase,
     only_server,
@@ -37,7 +36,7 @@ from tripletkit.collecting.study import (
 )
 from tripletkit.data.folder import list_images
 from tripletkit.data.images import open_images, open_usable_images
-from tripletkit.data.judgement_files import GRID
+from tripletkit.data.judgement_files import DATABASE_FORM, GRID
 from tripletkit.data.judgements import Judgements, JudgementsLike, open_judgements
 from tripletkit.data.names import check_encodable
 from tripletkit.data.outputs import (

@@ -36,13 +36,10 @@ from tripletkit.data.judgement_files import (
     SECOND,
     check_version,
 )
-from tripletkit.data.judgements import is_judgements
-from tripletkit.data.outputs import OutputForm
 from tripletkit.errors import JudgementsError
 
 QUESTION = "question"
 MAX_JUDGES, MAX_NAME = 500, 40
-DATABASE_FORM = OutputForm("a database of judgements", is_judgements)
 _BUSY_TIMEOUT_S = 20
 _METHODS = ("keyboard", "mouse", "touch", "form", "offline")
 _ID = re.compile(r"[0-9A-Za-z-]{8,64}")

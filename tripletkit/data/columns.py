@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,8 +13,16 @@ import pandas as pd
 from tripletkit.data.text_files import parse_number, shorten_line
 
 # What a table is read as: judgements or questions; how many people said what; which image is the
-# nearer one, as people say or as a model does.
-Wanted = Literal["triplets", "votes", "truth", "answers"]
+# nearer one, as people say or as a model does; which class each image is of.
+Wanted = Literal["triplets", "votes", "truth", "answers", "labels"]
+# Number of columns -> what they are called where there is no heading.
+HEADLESS: dict[Wanted, dict[int, tuple[str, ...]]] = {
+    "triplets": {3: ("a", "b", "c")},
+    "votes": {2: ("votes_b", "votes_c"), 5: ("a", "b", "c", "votes_b", "votes_c")},
+    "truth": {1: ("label",)},
+    "answers": {1: ("prediction",)},
+    "labels": {},
+}
 
 # What is asked for beside the images themselves; headings such as `left_path` or `image_a`.
 _NOUNS = frozenset(
@@ -68,6 +76,13 @@ _ABOUT = frozenset(
     "country language device browser dataset source comment note notes batch task version sampler "
     "sample puid margin seed votes vote count".split()
 )
+# Headings of the names of images and of their classes, the surest first.
+_LABELS = {
+    "name": "name file_name filename path file_path filepath image_path image_name image_file "
+    "image_filename image img img_path img_name file image_id".split(),
+    "label": "label class class_name label_name category category_name class_label identity pid "
+    "person_id target y class_id label_id category_id id".split(),
+}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 # By the names of `columns`: what a column is.
@@ -122,59 +137,45 @@ class Roles:
 
     @property
     def used(self) -> set[int]:
-        found = {*self.names, *self.doubled, *(self.votes or ())}
-        return found | {place for place in (self.answer, self.share) if place is not None}
+        found = {*self.names, *self.doubled, *(self.votes or ()), self.answer, self.share}
+        return {place for place in found if place is not None}
 
     @property
     def tells_answers(self) -> bool:
         return not self.answer == self.votes == self.share is None
 
 
-# Number of columns -> what they are where there is no heading.
-HEADLESS: dict[Wanted, dict[int, Roles]] = {
-    "triplets": {3: Roles((0, 1, 2))},
-    "votes": {2: Roles((), votes=(0, 1)), 5: Roles((0, 1, 2), votes=(3, 4))},
-    "truth": {1: Roles((), answer=0)},
-    "answers": {1: Roles((), answer=0)},
-}
-
-
-@dataclass(frozen=True)
 class _Headings:
     """The headings of a table by their words; `is_file`: the cells look like names of files."""
 
-    texts: Sequence[str]
-    is_file: Callable[[int], bool]
-    by_word: dict[str, list[int]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, texts: Sequence[str], is_file: Callable[[int], bool]) -> _Headings:
-        found = cls(texts, is_file)
+    def __init__(self, texts: Sequence[str], is_file: Callable[[int], bool]) -> None:
+        self.texts, self.is_file = texts, is_file
+        self.words = [set(_split_words(text)) for text in texts]
+        self.by_word: dict[str, list[int]] = {}
         for place, text in enumerate(texts):
             for word in _plain_forms(text):
-                found.by_word.setdefault(word, []).append(place)
-        return found
+                self.by_word.setdefault(word, []).append(place)
 
     def among(self, words: Sequence[str]) -> list[str]:
         return [word for word in words if word in self.by_word]
 
     def columns(self, words: Sequence[str]) -> tuple[int, ...]:
         """Return one column for each word, alike in what they say of the image."""
-        nouns = [frozenset(_split_words(text)) & _NOUNS for text in self.texts]
+        nouns = [words & _NOUNS for words in self.words]
         whole = [
-            {word: [p for p in self.by_word[word] if nouns[p] == kind] for word in words}
-            for kind in {nouns[place] for place in self.by_word[words[0]]}
+            [[place for place in self.by_word[word] if nouns[place] == kind] for word in words]
+            for kind in [nouns[place] for place in self.by_word[words[0]]]
         ]
-        whole = [found for found in whole if all(found.values())]
+        whole = [found for found in whole if all(found)]
         # `head` may be a number where `head_object` is the name of the file.
         best = max(
-            whole or [{word: self.by_word[word][:1] for word in words}],
+            whole or [[self.by_word[word][:1] for word in words]],
             key=lambda found: (
-                sum(self.is_file(found[word][0]) for word in words),
-                -sum(len(self.texts[found[word][0]]) for word in words),
+                sum(self.is_file(places[0]) for places in found),
+                -sum(len(self.texts[places[0]]) for places in found),
             ),
         )
-        return tuple(self.one(places) for places in best.values())
+        return tuple(map(self.one, best))
 
     def one(self, places: Sequence[int]) -> int:
         if len(places) > 1:
@@ -185,18 +186,12 @@ class _Headings:
 
     def votes(self, sides: Sequence[str]) -> tuple[int, int] | None:
         """Return the columns that count votes for two sides."""
-        of_words = [set(_split_words(text)) for text in self.texts]
         found = [
-            [
-                place
-                for place, words in enumerate(of_words)
-                if words & _VOTES and words - _VOTES - _NOUNS == {side}
-            ]
+            [n for n, words in enumerate(self.words) if words - _VOTES - _NOUNS == {side}]
             for side in sides
         ]
-        if len(found) != 2 or not all(found):
-            return None
-        return self.one(found[0]), self.one(found[1])
+        found = [[place for place in places if self.words[place] & _VOTES] for places in found]
+        return (self.one(found[0]), self.one(found[1])) if len(found) == 2 and all(found) else None
 
 
 def find_roles(
@@ -213,9 +208,9 @@ def find_roles(
     Raises:
         ValueError: if they leave a choice, or there is no such column.
     """
-    if columns is not None:
+    if columns:
         return _chosen_roles(headings, wanted, columns, is_file)
-    found = _Headings.of(headings, is_file)
+    found = _Headings(headings, is_file)
     roles = _trial_roles(found) or _triplet_roles(found)
     if roles is not None:
         return roles if roles.is_trial else _with_answers(roles, found, wanted)
@@ -235,7 +230,7 @@ def _trial_roles(found: _Headings) -> Roles | None:
     (answer,) = found.columns(odd[:1])
     for images in _TRIALS:
         if len(found.among(images)) == 3:
-            return Roles(found.columns(images), True, answer, is_trial=True, sides=tuple(images))
+            return Roles(found.columns(images), True, answer, is_trial=True, sides=images)
     if (roles := _triplet_roles(found)) is not None and roles.is_answered is not True:
         return replace(roles, is_answered=True, answer=answer, is_trial=True, sides=())
     return None
@@ -247,31 +242,24 @@ def _triplet_roles(found: _Headings) -> Roles | None:
     has_letters = len(found.among("abc")) == 3
     if not anchors:
         return Roles(found.columns("abc"), sides=("b", "c")) if has_letters else None
-    if len(anchors) > 1:
-        raise ValueError(f"expected one column for the anchor, got {' and '.join(anchors)}")
-    if has_letters:
-        raise ValueError(
-            f"expected the columns of one kind of heading, got those of several: "
-            f"{', '.join(found.texts)}"
-        )
     pairs = [pair for pair in _SIDES if len(found.among(pair)) == 2]
     near, far = found.among(_NEAR), found.among(_FAR)
+    kinds = {
+        "one column for the anchor": anchors,
+        "the columns of one kind of heading": [*anchors, "a, b, c"] if has_letters else [],
+        "one column for the nearer image and one for the other": near if far else [],
+        "one column for the other image": far if near else [],
+        "two columns to choose from": [] if near and far else list(map(", ".join, pairs)),
+    }
+    for expected, several in kinds.items():
+        if len(several) > 1:
+            raise ValueError(f"expected {expected}, got {' and '.join(several)}")
     if near and far:
-        if len(near) > 1 or len(far) > 1:
-            raise ValueError(
-                f"expected one column for the nearer image and one for the other, got "
-                f"{', '.join([*near, *far])}"
-            )
-        names = found.columns((*anchors, *near, *far))
         doubled = found.columns((*anchors, *pairs[0]))[1:] if pairs else ()
+        names = found.columns((*anchors, *near, *far))
         return Roles(names, True, sides=(*near, *far), doubled=doubled)
     if not pairs:
         return None
-    if len(pairs) > 1:
-        raise ValueError(
-            "expected two columns to choose from, got "
-            + " and ".join(", ".join(pair) for pair in pairs)
-        )
     # "first" may be the nearer one; left and right say nothing of that.
     is_open = pairs[0] == ("first", "second") and anchors == ["anchor"]
     return Roles(found.columns((*anchors, *pairs[0])), None if is_open else False, sides=pairs[0])
@@ -320,6 +308,29 @@ def find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "tru
     return []
 
 
+def find_labels(
+    headings: Sequence[str], columns: Mapping[str, str] | None = None
+) -> tuple[int, int] | None:
+    """Return the places of the columns of names and of labels; None unless there are both.
+
+    Args:
+        columns: `name` and `label` -> heading or place from 1, as the user says.
+    """
+    if unknown := sorted(set(columns or {}) - set(_LABELS)):
+        raise ValueError(f"expected `columns` of name and label, got {unknown[0]}")
+    words = [heading.strip().lower().replace(" ", "_") for heading in headings]
+    found = []
+    for role, known in _LABELS.items():
+        if columns and role in columns:
+            try:
+                found.append(_find(headings, columns[role]))
+            except ValueError:
+                return None
+        else:
+            found += [words.index(each) for each in known if words.count(each) == 1][:1]
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
 def says_nothing(heading: str) -> bool:
     """Return whether a column by that heading is about the row and not about its answer."""
     words = set(_split_words(heading))
@@ -343,9 +354,6 @@ def _chosen_roles(
     for name, place in places.items():
         named[place] = name
     roles = find_roles(named, wanted, None, is_file)
-    if roles is None and {"image1", "image2", "image3"} <= set(places):
-        names = tuple(places[name] for name in ("image1", "image2", "image3"))
-        roles = Roles(names, True, is_trial=True)
     if roles is None or not roles.names:
         # What is left out is told by the other headings, or without these by its place.
         others = iter("abc" if all(map(str.isdecimal, headings)) else ())
@@ -353,14 +361,19 @@ def _chosen_roles(
         roles = find_roles(mixed, wanted, None, is_file) or roles
     if roles is None:
         raise ValueError("expected columns for the anchor and for two images too in `columns`")
+    if "odd" in columns and not roles.is_trial:
+        raise ValueError("expected three images of which none is the nearer one beside `odd`")
     if answers := find_answers(list(places), set()):
         answer = places[list(places)[answers[0]]]
         if answer not in roles.names:
             roles = replace(roles, answer=answer, votes=None, share=None, is_answered=True)
-    if roles.is_answered is None:
-        roles = replace(roles, is_answered=False)
     sides = tuple(headings[place].strip().lower() for place in roles.names[-len(roles.sides) :])
-    return replace(roles, is_chosen=True, sides=sides if roles.sides and roles.names else ())
+    return replace(
+        roles,
+        is_answered=bool(roles.is_answered),
+        is_chosen=True,
+        sides=sides if roles.sides and roles.names else (),
+    )
 
 
 def _find(headings: Sequence[str], wanted: str) -> int:
@@ -379,17 +392,17 @@ def _find(headings: Sequence[str], wanted: str) -> int:
     raise ValueError(f'expected a column "{wanted}", there are {shown}')
 
 
+# Rows below the first that are looked at to tell a heading from names.
+N_COMPARED = 100
 # Single letters are names of images as often as of columns.
 _LETTERS = ["a", "b", "c"]
 _TELLING = frozenset(
     "anchor positive negative pos neg query probe reference ref votes share prediction margin "
     "label truth rater annotator worker".split()
 )
-_WORDS = _TELLING | frozenset(
-    "image images img picture photo pic stimulus stim item object file filename name path id idx "
-    "index row triplet trial target test first second third left right similar dissimilar closer "
-    "farther nearer further near far winner loser choice chosen other candidate cand option opt "
-    "comparison comp sample answer vote user subject".split()
+_USUAL = (_TELLING | _NOUNS).union(
+    "row triplet trial target first second third left right similar dissimilar closer farther "
+    "nearer further near far winner loser choice chosen other answer vote user subject".split()
 )
 _WORDLIKE = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
 # What names of images have and names of columns have not.
@@ -430,7 +443,7 @@ def _words_of_columns(field: str) -> set[str]:
     if not _WORDLIKE.fullmatch(field):
         return set()
     words = {word for word in _split_words(field) if word.isalpha() and word not in _LETTERS}
-    return words if words <= _WORDS else set()
+    return words if words <= _USUAL else set()
 
 
 # Labels of a question: the first image is nearer, the second is, nobody can tell.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tripletkit.data.outputs import note_input
+from tripletkit.data.outputs import OutputForm, note_input
 from tripletkit.errors import JudgementsError
 
 # "trkj" in the header of the file, so that another program's database is not taken for one.
@@ -42,6 +42,20 @@ _COLUMNS = {
     "answers": "id INTEGER, screen INTEGER, judge INTEGER, choice TEXT, side TEXT, picked TEXT, "
     "response_ms REAL, method TEXT, answered_at TEXT, undone_at TEXT",
 }
+
+
+def _is_database(path: Path) -> bool:
+    """Return whether a file is one; not for a process that has it open, see `check_version`."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except OSError:
+        return False
+    mark = APPLICATION_ID.to_bytes(4, "big")
+    return header.startswith(b"SQLite format 3\x00") and header[68:72] == mark
+
+
+DATABASE_FORM = OutputForm("a database of judgements", _is_database)
 
 
 @dataclass(frozen=True)
@@ -80,21 +94,10 @@ class Answer:
         """Return the answer as a row of a table; a grid has a row a pair of its images."""
         anchor, first, second = self.triplet
         chosen = {FIRST: first, SECOND: second, CANT_TELL: ""}[self.choice]
-        return {
-            "judge": self.judge,
-            "screen": self.screen,
-            "question": self.question,
-            "anchor": anchor,
-            "first": first,
-            "second": second,
-            "chosen": chosen,
-            "side": self.side,
-            "how": self.how,
-            "probability": self.probability,
-            "response_ms": self.response_ms,
-            "method": self.method,
-            "answered_at": self.answered_at,
-        }
+        images = {"anchor": anchor, "first": first, "second": second, "chosen": chosen}
+        about = ("side", "how", "probability", "response_ms", "method", "answered_at")
+        whose = {name: getattr(self, name) for name in ("judge", "screen", "question")}
+        return whose | images | {name: getattr(self, name) for name in about}
 
 
 def read_answers_given(
@@ -154,12 +157,8 @@ def _read_answers(row: sqlite3.Row, names: dict[int, str]) -> Iterator[Answer]:
     if row["kind"] != GRID:
         anchor, first, second = (names[row[column]] for column in ("anchor", "first", "second"))
         probability = row["probability"] if row["how"] == _RANDOM else 0.0
-        yield Answer(
-            question=row["question"],
-            triplet=(anchor, first, second),
-            probability=probability,
-            **facts,
-        )
+        facts |= {"question": row["question"], "probability": probability}
+        yield Answer(triplet=(anchor, first, second), **facts)
         return
     facts |= {"how": GRID, "choice": FIRST, "side": GRID}
     shown, picked = json.loads(row["shown"]), set(json.loads(row["picked"] or "[]"))

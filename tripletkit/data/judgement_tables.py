@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -31,17 +30,10 @@ from tripletkit.data.tables import (
     FileTable,
     LineProblem,
     are_texts,
+    open_table,
     place_problems,
-    read_table,
-    table_of_frame,
 )
-from tripletkit.data.text_files import (
-    FileRecord,
-    check_name,
-    parse_number,
-    read_bytes,
-    shorten_line,
-)
+from tripletkit.data.text_files import FileRecord, check_name, parse_number, shorten_line
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import MAX_VOTES, Votes
 from tripletkit.errors import (
@@ -53,7 +45,9 @@ from tripletkit.errors import (
     describe_problems,
 )
 
+# Which of three images is the odd one of every row, where the user says so.
 _ODD_PLACES = {"first": 0, "second": 1, "last": 2}
+_ODD_ONE = "odd one"
 _ROW_OF_IMAGES = (("anchor", "positive", "negative"), ("a", "b", "c"), ("query", "first", "second"))
 _ERRORS: dict[Wanted, type[TripletFileError | VoteFileError | AnswerFileError]] = {
     "triplets": TripletFileError,
@@ -64,14 +58,13 @@ _ERRORS: dict[Wanted, type[TripletFileError | VoteFileError | AnswerFileError]] 
 
 
 @dataclass(frozen=True)
-class _ReadRows:
+class ReadRows:
     """What a table says, row by row.
 
     Attributes:
         triplets: anchor, first and second image; of trials two rows each, the odd image last;
             None where the table does not hold them.
         labels: `(n_triplets,)` int8, see `Truth`; None where no column says it.
-        ignored: columns that are not read.
         notes: what was understood, a sentence each.
         column: the heading over the answers, in lower case; empty without.
     """
@@ -81,7 +74,6 @@ class _ReadRows:
     labels: np.ndarray | None = None
     votes: Votes | None = None
     problems: tuple[LineProblem, ...] = ()
-    ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     column: str = ""
 
@@ -97,7 +89,7 @@ def open_rows(
     columns: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
     with_problems: bool = False,
-) -> tuple[_ReadRows, FileRecord]:
+) -> tuple[ReadRows, FileRecord]:
     """Return what a file or a table says, and the record of it.
 
     Raises:
@@ -110,76 +102,44 @@ def open_rows(
         del columns["odd"]
     error_class = _ERRORS[wanted]
     try:
-        if isinstance(given, pd.DataFrame):
-            table = table_of_frame(given)
-            record = FileRecord(table.source, None, hash_frame(given))
-        else:
-            data, name = read_bytes(given)
-            path = str(given.absolute()) if isinstance(given, Path) else None
-            record = FileRecord(name, path, hashlib.sha256(data).hexdigest())
-            table = read_table(data, name, wanted, columns or None)
-        read = _read_rows(table, wanted, columns or None, odd_place, names)
+        table, record = open_table(given, wanted, columns)
+        read = _read_rows(table, wanted, columns, odd_place, names)
     except TripletFileError as error:
         raise error_class(str(error)) from error
-    except ValueError as error:
-        raise error_class(f"{table.source}:1: {error}") from error
     if wanted == "triplets" and read.votes is not None:
         error_class = VoteFileError
-    if read.problems and not with_problems:
-        raise error_class(describe_problems(list(place_problems(read.problems, table.source))))
+    problems = describe_problems(list(place_problems(read.problems, table.source)))
+    if problems and not with_problems:
+        raise error_class(problems)
     if not len(table if read.triplets is None else read.triplets):
         expected = "rows below the heading" if table.columns else f"{EXPECTED[wanted]} a line"
         expected += ", got none"
         if wanted == "triplets":
             expected = "lines of three image names, got no triplet at all"
-        raise error_class(
-            describe_problems(list(place_problems(read.problems, table.source)))
-            or f"{table.source}: expected {expected}"
-        )
-    if read.ignored and wanted not in ("truth", "answers"):
-        shown = ", ".join(f'"{column}"' for column in read.ignored[:10])
-        more = f" and {len(read.ignored) - 10:,} more" if len(read.ignored) > 10 else ""
-        message = f"{table.source}: columns that are not read: {shown}{more}"
-        caution(message, DataWarning)
+        raise error_class(problems or f"{table.source}: expected {expected}")
     return read, record
-
-
-def hash_frame(frame: pd.DataFrame) -> str:
-    """Return the SHA-256 of a table."""
-    text = frame.to_csv(index=False)
-    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
 
 
 def _read_rows(
     table: FileTable,
     wanted: Wanted,
-    columns: Mapping[str, str] | None,
+    columns: Mapping[str, str],
     odd_place: int | None,
     names: Sequence[str] | None,
-) -> _ReadRows:
+) -> ReadRows:
     """Return what a table says; `odd_place` of three images is the odd one of every row.
 
     Raises:
-        ValueError: if the headings say nothing of it, or leave a choice.
-        TripletFileError: if a column may say what was chosen and is not understood.
+        TripletFileError: if the headings say nothing of it, or leave a choice, or if a column may
+            say what was chosen and is not understood.
     """
     headings = table.columns or tuple(map(str, range(1, len(table.cells) + 1)))
-    roles = _find_roles(table, headings, wanted, columns, odd_place)
-    if roles is None:
-        if not headings:
-            return _ReadRows(table, problems=tuple(table.problems))
-        hint = ""
-        if wanted == "triplets":
-            raise TripletFileError(
-                f"{table.source}: expected a table with the columns anchor, positive, negative or "
-                f"others that are known, got {', '.join(headings)}. Say with `columns` which hold "
-                "the images, such as anchor=...,positive=...,negative=..."
-            )
-        if wanted == "answers" and find_answers(headings, set()):
-            hint = ". It seems to be a truth file; the answers come before the truth"
-        raise ValueError(
-            f"expected {EXPECTED[wanted]}, got {shorten_line(','.join(headings))}{hint}"
-        )
+    if not headings:
+        return ReadRows(table, problems=tuple(table.problems))
+    try:
+        roles = _find_roles(table, headings, wanted, columns, odd_place)
+    except ValueError as error:
+        raise TripletFileError(f"{table.source}:1: {error}") from error
     table, of_row = _unfold_lists(table, roles)
     reading = _Reading(
         table, headings, roles, list(table.problems), np.ones(len(table), dtype=bool)
@@ -205,11 +165,11 @@ def _read_rows(
         votes = reading.votes(roles.votes)
     elif roles.share is not None:
         votes = reading.shares(roles.share)
+    elif odd_place is not None:
+        labels = np.full(len(table), odd_place)
     elif roles.answer is not None and len(table):
         labels, said = reading.answers(roles.answer, is_judged=wanted != "answers")
         notes += said
-    elif roles.is_trial:
-        labels = np.full(len(table), 2 if odd_place is None else odd_place)
     kept = np.flatnonzero(reading.is_good)
     labels = None if labels is None else labels[kept]
     if triplets is not None:
@@ -220,15 +180,19 @@ def _read_rows(
             notes.append(note)
             labels = None
     ignored = [text or "(no name)" for n, text in enumerate(headings) if n not in roles.used]
-    return _ReadRows(
+    if ignored and wanted in ("triplets", "votes"):
+        shown = ", ".join(f'"{column}"' for column in ignored[:10])
+        more = f" and {len(ignored) - 10:,} more" if len(ignored) > 10 else ""
+        caution(f"{table.source}: columns that are not read: {shown}{more}", DataWarning)
+    has_heading = table.columns and roles.answer is not None and odd_place is None
+    return ReadRows(
         table,
         triplets,
         labels,
         None if votes is None else votes.take(kept),
         tuple(sorted(reading.problems, key=lambda problem: problem.line)),
-        tuple(ignored),
         tuple(notes),
-        table.columns[roles.answer].lower() if table.columns and roles.answer is not None else "",
+        table.columns[roles.answer or 0].lower() if has_heading else "",
     )
 
 
@@ -236,21 +200,33 @@ def _find_roles(
     table: FileTable,
     headings: Sequence[str],
     wanted: Wanted,
-    columns: Mapping[str, str] | None,
+    columns: Mapping[str, str],
     odd_place: int | None,
-) -> Roles | None:
+) -> Roles:
     def is_file(place: int) -> bool:
-        cells = [cell for cell in table.cells[place][:20] if isinstance(cell, str)]
-        return bool(cells) and all("." in cell or "/" in cell for cell in cells)
+        cells = [cell for column in table.cells[place : place + 1] for cell in column[:20]]
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        return bool(texts) and all("." in text or "/" in text for text in texts)
 
-    roles = None
+    if odd_place is not None:
+        # As if a column said it.
+        headings, columns = [*headings, _ODD_ONE], {**columns, "odd": _ODD_ONE}
     if columns or table.columns:
         roles = find_roles(headings, wanted, columns, is_file)
-    if roles is None and (not table.columns or odd_place is not None):
-        roles = HEADLESS[wanted].get(len(headings))
-    if odd_place is None or roles is None or roles.is_trial:
+    else:
+        roles = find_roles(HEADLESS[wanted].get(len(headings), ()), wanted)
+    if roles is not None:
         return roles
-    return replace(roles, is_trial=True, is_answered=True, is_chosen=True)
+    if wanted == "triplets":
+        raise TripletFileError(
+            f"{table.source}: expected a table with the columns anchor, positive, negative or "
+            f"others that are known, got {', '.join(headings)}. Say with `columns` which hold "
+            "the images, such as anchor=...,positive=...,negative=..."
+        )
+    hint = ""
+    if wanted == "answers" and find_answers(headings, set()):
+        hint = ". It seems to be a truth file; the answers come before the truth"
+    raise ValueError(f"expected {EXPECTED[wanted]}, got {shorten_line(','.join(headings))}{hint}")
 
 
 @dataclass
@@ -267,11 +243,20 @@ class _Reading:
         texts = [text.strip() for text in self.table.texts(place)]
         return np.array(texts, dtype=object).reshape(len(texts))
 
-    def refuse(self, is_bad: np.ndarray, message: str, shown: np.ndarray | None = None) -> None:
+    def numbers(self, place: int) -> np.ndarray:
+        return np.array([parse_number(text) for text in self.texts(place)], dtype=np.float64)
+
+    def refuse(
+        self,
+        is_bad: np.ndarray,
+        message: str | Callable[[int], str],
+        shown: np.ndarray | None = None,
+    ) -> None:
         """Note the rows that cannot be read, once each."""
-        for row in np.flatnonzero(is_bad & self.is_good):
+        for row in np.flatnonzero(is_bad & self.is_good).tolist():
+            said = message if isinstance(message, str) else message(row)
             got = "" if shown is None else f", got {shorten_line(shown[row])}"
-            self.problems.append(LineProblem(int(self.table.lines[row]), f"{message}{got}"))
+            self.problems.append(LineProblem(int(self.table.lines[row]), f"{said}{got}"))
         self.is_good &= ~is_bad
 
     def triplets(self, names: Sequence[str] | None) -> Triplets:
@@ -296,20 +281,19 @@ class _Reading:
         is_bad = ~is_text
         if reasons:
             is_bad |= np.isin(numbers, list(reasons))
-        for row, column in np.argwhere(is_bad.reshape(-1, 3)):
-            place = 3 * row + column
-            if is_text[place]:
+
+        def say(row: int) -> str:
+            column = int(is_bad[3 * row : 3 * row + 3].argmax())
+            if is_text[3 * row + column]:
                 shown = shorten_line(",".join(map(str, cells[row])))
-                reason = f"{reasons[numbers[place]]} in {shown}"
-            else:
-                reason = (
-                    f'column "{self.headings[roles.names[column]]}": expected an image name as '
-                    f"text, got {cells[row, column]!r}. Read a table with dtype=str, so that 00123 "
-                    "stays text; give `names` where these are places in a list of names."
-                )
-            is_row = np.zeros(len(table), dtype=bool)
-            is_row[row] = True
-            self.refuse(is_row, reason)
+                return f"{reasons[numbers[3 * row + column]]} in {shown}"
+            return (
+                f'column "{self.headings[roles.names[column]]}": expected an image name as '
+                f"text, got {cells[row, column]!r}. Read a table with dtype=str, so that 00123 "
+                "stays text; give `names` where these are places in a list of names."
+            )
+
+        self.refuse(is_bad.reshape(-1, 3).any(axis=1), say)
         rows = numbers.reshape(-1, 3).astype(np.int32)
         return Triplets(list(found), rows, table.lines, table.source, roles.is_answered)
 
@@ -320,30 +304,33 @@ class _Reading:
         whole = values[values == np.floor(values)]
         values -= 1 if len(whole) and whole.min() >= 1 and whole.max() == len(names) else 0
         is_known = (values == np.floor(values)) & (values >= 0) & (values < len(names))
-        is_bad = np.append(~is_known, True)[numbers].reshape(-1, 3).max(axis=1)
-        shown = np.full(len(cells), "", dtype=object)
-        shown[is_bad] = [",".join(map(str, row)) for row in cells[is_bad]]
-        self.refuse(is_bad, f"expected places in the list of {len(names):,} names", shown)
+        self.refuse(
+            np.append(~is_known, True)[numbers].reshape(-1, 3).any(axis=1),
+            lambda row: (
+                f"expected places in the list of {len(names):,} names, got "
+                f"{shorten_line(','.join(map(str, cells[row])))}"
+            ),
+        )
         known = np.array([*names, "x"], dtype=object)
         places = np.where(is_known, values, len(names)).astype(np.int64)
         return known[np.append(places, len(names))[numbers]].reshape(-1, 3)
 
     def votes(self, places: tuple[int, int]) -> Votes:
-        texts = [self.texts(place) for place in places]
-        both = np.array([[parse_number(text) for text in each] for each in texts], dtype=np.float64)
-        is_number = (both.min(axis=0) >= 0) & (both.max(axis=0) <= MAX_VOTES)
-        message = f"expected two numbers of votes from 0 to {MAX_VOTES:,.0f}"
-        self.refuse(~is_number, message, texts[0] + " " + texts[1])
+        first, second = map(self.numbers, places)
+        most, least = np.maximum(first, second), np.minimum(first, second)
         self.refuse(
-            is_number & (both.max(axis=0) == 0),
-            "expected at least one vote, got none; leave such a triplet out",
+            ~((least >= 0) & (most <= MAX_VOTES)),
+            f"expected two numbers of votes from 0 to {MAX_VOTES:,.0f}",
+            self.texts(places[0]) + " " + self.texts(places[1]),
         )
-        return Votes(*both)
+        message = "expected at least one vote, got none; leave such a triplet out"
+        self.refuse(most == 0, message)
+        return Votes(first, second)
 
     def shares(self, place: int) -> Votes:
-        texts = self.texts(place)
-        shares = np.array([parse_number(text) for text in texts], dtype=np.float64)
-        self.refuse(~((shares >= 0) & (shares <= 1)), "expected a share from 0 to 1", texts)
+        shares = self.numbers(place)
+        is_bad = ~((shares >= 0) & (shares <= 1))
+        self.refuse(is_bad, "expected a share from 0 to 1", self.texts(place))
         return Votes.of_shares(shares)
 
     def answers(self, place: int, *, is_judged: bool) -> tuple[np.ndarray, list[str]]:
@@ -389,12 +376,9 @@ def _check_other_columns(reading: _Reading) -> None:
         return
     is_told = roles.is_answered is True
     named = find_answers(headings, roles.used) if is_told and not roles.tells_answers else []
-    others = {
-        place: heading
-        for place, heading in enumerate(headings)
-        if not (place in roles.used or says_nothing(heading) or (is_told and place not in named))
-    }
-    for place, heading in others.items():
+    for place, heading in enumerate(headings):
+        if place in roles.used or says_nothing(heading) or (is_told and place not in named):
+            continue
         first, second = (reading.texts(each) for each in roles.names[1:3])
         texts = reading.texts(place)
         is_name = bool(((texts == first) | (texts == second)).all())
@@ -428,19 +412,18 @@ def _describe_columns(headings: Sequence[str], roles: Roles) -> list[str]:
 
 def _unfold_lists(table: FileTable, roles: Roles) -> tuple[FileTable, np.ndarray | None]:
     """Return a row for each pair of several nearer and several other images, and its trial."""
-
-    def several(cell: object) -> list:
-        return list(cell) if isinstance(cell, list | tuple | np.ndarray) else [cell]
-
+    several = (list, tuple, np.ndarray)
     cells = [table.cells[place] for place in roles.names]
-    if all(map(are_texts, cells)):
-        return table, None
-    if not any(isinstance(cell, list | tuple | np.ndarray) for column in cells for cell in column):
+    if all(map(are_texts, cells)) or not any(
+        isinstance(cell, several) for column in cells for cell in column
+    ):
         return table, None
     rows = [
         (row, combination)
         for row, values in enumerate(zip(*cells, strict=True))
-        for combination in itertools.product(*map(several, values))
+        for combination in itertools.product(
+            *(each if isinstance(each, several) else [each] for each in values)
+        )
     ]
     picked = np.array([row for row, _ in rows], dtype=np.int64)
     unfolded = [column[picked] for column in table.cells]

@@ -20,8 +20,8 @@ import pandas as pd
 
 from tripletkit.data.columns import FIRST, SECOND, UNDECIDED, describe_answers, read_choices
 from tripletkit.data.judgement_files import (
-    APPLICATION_ID,
     CANT_TELL,
+    DATABASE_FORM,
     GOLD,
     GRID,
     IMPORTED,
@@ -29,9 +29,9 @@ from tripletkit.data.judgement_files import (
 )
 from tripletkit.data.judgement_files import FIRST as FIRST_IMAGE
 from tripletkit.data.judgement_files import SECOND as SECOND_IMAGE
-from tripletkit.data.judgement_tables import hash_frame, open_rows
+from tripletkit.data.judgement_tables import open_rows
 from tripletkit.data.splits.policies import Split
-from tripletkit.data.tables import EXPECTED, LineProblem, is_json, place_problems
+from tripletkit.data.tables import EXPECTED, LineProblem, hash_frame, is_json, place_problems
 from tripletkit.data.text_files import FileRecord, check_text, read_bytes
 from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
 from tripletkit.data.votes import Votes, VotesLike
@@ -215,36 +215,42 @@ def open_judgements(
             `file:line: expected ..., got ...` and their number.
     """
     opened = _as_file(given)
-    is_database = isinstance(opened, Path) and is_judgements(opened)
+    is_database = _is_database(opened)
     if exclude and not is_database:
         source = opened if isinstance(opened, Path) else type(given).__name__
         raise SettingsError(
             "exclude", f"{source}: expected a database of judgements: only that has judges"
         )
+    if votes is not None and is_database:
+        raise SettingsError(f"{prefix}votes", f"{given} holds its votes: give no `{prefix}votes`.")
     if isinstance(opened, Judgements):
         found = opened
     elif is_database:
-        if votes is not None:
-            raise SettingsError(
-                f"{prefix}votes", f"{given} holds its votes: give no `{prefix}votes`."
-            )
         found = _open_database(opened, exclude)
         if exclude:
             found = _with_read_as(found, exclude=json.dumps(sorted(exclude)))
+    elif isinstance(opened, pd.DataFrame | Path) or hasattr(opened, "read"):
+        read, record = open_rows(
+            opened,
+            "triplets",
+            columns=columns,
+            names=None if names is None else _read_names(names),
+            with_problems=with_problems,
+        )
+        assert read.triplets is not None  # or it would have been refused
+        _tell(read.source, read.notes)
+        known = None if read.labels is None else Truth(read.labels, read.source)
+        found = Judgements(read.triplets, record, read.votes, known, problems=read.problems)
+        if votes is not None or truth is not None:
+            found = replace(found, votes=None, truth=None)
+        if isinstance(names, str | os.PathLike):
+            found = _with_read_as(found, names=str(Path(names).absolute()))
+        if columns is not None:
+            found = _with_read_as(found, columns=json.dumps(dict(columns)))
     else:
-        known = None if names is None else _read_names(names)
-        if isinstance(opened, pd.DataFrame | Path) or hasattr(opened, "read"):
-            found = _open_file(opened, known, columns, with_problems)
-            if votes is not None or truth is not None:
-                found = replace(found, votes=None, truth=None)
-            if isinstance(names, str | os.PathLike):
-                found = _with_read_as(found, names=str(Path(names).absolute()))
-            if columns is not None:
-                found = _with_read_as(found, columns=json.dumps(dict(columns)))
-        else:
-            triplets = opened if isinstance(opened, Triplets) else _take_rows(opened, known)
-            record = FileRecord(triplets.source, None, hash_frame(triplets.to_frame()))
-            found = Judgements(triplets, record)
+        triplets = opened if isinstance(opened, Triplets) else _take_rows(opened, names)
+        record = FileRecord(triplets.source, None, hash_frame(triplets.to_frame()))
+        found = Judgements(triplets, record)
     if votes is not None:
         of_rows, _, record = open_votes(votes, found.triplets)
         found = replace(found, votes=of_rows, votes_record=record)
@@ -265,18 +271,8 @@ def open_judgements(
     return found
 
 
-def is_judgements(path: Path) -> bool:
-    """Return whether a file is a database of judgements.
-
-    Not for a process that has the database open; see `judgement_files.check_version`.
-    """
-    try:
-        with path.open("rb") as file:
-            header = file.read(100)
-    except OSError:
-        return False
-    wanted = APPLICATION_ID.to_bytes(4, "big")
-    return header.startswith(b"SQLite format 3\x00") and header[68:72] == wanted
+def _is_database(given: object) -> bool:
+    return isinstance(given, Path) and DATABASE_FORM.is_at(given)
 
 
 def _as_file(given: Any) -> Any:
@@ -286,21 +282,6 @@ def _as_file(given: Any) -> Any:
 def _tell(source: str, notes: Sequence[str]) -> None:
     for note in notes:
         logger.info("%s: %s.", source, note)
-
-
-def _open_file(
-    given: Path | BinaryIO | pd.DataFrame,
-    names: Sequence[str] | None,
-    columns: Mapping[str, str] | None,
-    with_problems: bool,
-) -> Judgements:
-    read, record = open_rows(
-        given, "triplets", columns=columns, names=names, with_problems=with_problems
-    )
-    assert read.triplets is not None  # or it would have been refused
-    _tell(read.source, read.notes)
-    truth = None if read.labels is None else Truth(read.labels, read.source)
-    return Judgements(read.triplets, record, read.votes, truth, problems=read.problems)
 
 
 def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
@@ -362,8 +343,7 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
 
 def _read_names(given: Sequence[str] | _PathLike) -> list[str]:
     """Return a list of names, from a file of one a line or of a JSON list where it is a path."""
-    source = "the names"
-    names: Any = given
+    source, names = "the names", given
     if isinstance(given, str | os.PathLike):
         data, source = read_bytes(Path(given))
         data = check_text(data, source)
@@ -374,17 +354,12 @@ def _read_names(given: Sequence[str] | _PathLike) -> list[str]:
             except ValueError as error:
                 message = f"{source}: expected a JSON list of names: {error}"
                 raise TripletFileError(message) from error
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise TripletFileError(
-                    f"{source}: expected a JSON list of names, got another value"
-                )
-    found = [str(name) for name in names]
-    twice = (
-        [name for name in found if found.count(name) > 1] if len(set(found)) < len(found) else []
-    )
-    if twice:
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TripletFileError(f"{source}: expected a list of names, got another value")
+    found, first_twice = list(names), pd.Series(names, dtype=object)
+    if len(twice := first_twice[first_twice.duplicated()]):
         raise TripletFileError(
-            f'{source}: expected distinct names, got "{twice[0]}" more than once'
+            f'{source}: expected distinct names, got "{twice.iloc[0]}" more than once'
         )
     return found
 
@@ -395,13 +370,13 @@ def _with_read_as(judgements: Judgements, **options: str) -> Judgements:
     return replace(judgements, record=replace(record, read_as=read_as))
 
 
-def _take_rows(given: object, names: Sequence[str] | None) -> Triplets:
+def _take_rows(given: object, names: Sequence[str] | _PathLike | None) -> Triplets:
     if names is None:
         raise TripletFileError(
             f"expected a path, a DataFrame or Triplets, got {type(given).__name__} without "
             "`names`. Give the names of the images that its numbers are indices of."
         )
-    return Triplets.from_array(np.asarray(given), names)
+    return Triplets.from_array(np.asarray(given), _read_names(names))
 
 
 def open_votes(
@@ -459,7 +434,7 @@ def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
     and -1, 1 and 2, or words such as first and second.
     """
     opened = _as_file(given)
-    if isinstance(opened, Path) and is_judgements(opened):
+    if _is_database(opened):
         opened = _open_database(opened)
     if isinstance(opened, Judgements):
         return opened.as_truth(), opened.record
@@ -504,7 +479,7 @@ def find_unchanged(record: FileRecord) -> Path | None:
     """Return the path of a file that was read, if what it says is still the same; else None."""
     if record.path is None or not (path := Path(record.path)).is_file():
         return None
-    if is_judgements(path):
+    if _is_database(path):
         exclude = json.loads(dict(record.read_as).get("exclude", "[]"))
         digest = _open_database(path, exclude).record.sha256
     else:
@@ -533,7 +508,7 @@ def reopen_judgements(
 def open_collected(given: object) -> Judgements | None:
     """Return judgements of which some were drawn by chance; None of what is no such database."""
     given = _as_file(given)
-    if isinstance(given, Path) and is_judgements(given):
+    if _is_database(given):
         given = _open_database(given)
     return given if isinstance(given, Judgements) and given.is_random is not None else None
 

@@ -55,17 +55,11 @@ def draw_triplets(
 
     Args:
         labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
-        per_anchor: triplets for each anchor; balanced by class, on average.
-        count: triplets in all. Give one of the two.
+        per_anchor, count: triplets for each anchor (balanced by class, on average), or in all.
         images: indices of those that may be used, such as one name of each image.
     Returns:
         `(n_triplets, 3)` int32 anchor, positive, negative, in chance order; fewer than asked
         for where there are no more.
-    Raises:
-        ClassesError: if there are no two classes, or no class has two images.
-    Example:
-        >>> draw_triplets(np.array([0, 0, 1]), per_anchor=1).tolist()
-        [[0, 1, 2], [1, 0, 2]]
     """
     usable = np.arange(len(labels)) if images is None else np.unique(images)
     usable = usable[labels[usable] != NO_LABEL]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -17,38 +14,13 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.columns import find_labels
 from tripletkit.data.folder import IMAGE_SUFFIXES, list_images, locate_images
 from tripletkit.data.images import PathLike, is_path
-from tripletkit.data.names import unguard_formula
-from tripletkit.data.tables import (
-    FileTable,
-    LineProblem,
-    is_json,
-    is_parquet,
-    place_problems,
-    table_of_frame,
-    table_of_json,
-    table_of_lines,
-    table_of_parquet,
-)
-from tripletkit.data.text_files import (
-    SEPARATORS,
-    FileRecord,
-    check_text,
-    read_bytes,
-    shorten_line,
-    split_csv_line,
-    split_line,
-)
+from tripletkit.data.tables import EXPECTED, FileTable, open_table, place_problems
+from tripletkit.data.text_files import SEPARATORS, FileRecord, shorten_line
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
 
-# Headings of the two columns, the surest first.
-_WORDS = {
-    "name": "name file_name filename path file_path filepath image_path image_name image_file "
-    "image_filename image img img_path img_name file image_id".split(),
-    "label": "label class class_name label_name category category_name class_label identity pid "
-    "person_id target y class_id label_id category_id id".split(),
-}
 _PARTS = {
     "train": {"train", "training"},
     "val": {"val", "valid", "validation", "dev"},
@@ -193,11 +165,11 @@ def open_labels(
         rows = [(source, name, label, "") for name, label in given.items()]
     else:
         try:
-            table = _open_table(path or cast(BinaryIO | pd.DataFrame, given), columns or {})
+            table, _ = open_table(path or cast(BinaryIO | pd.DataFrame, given), "labels", columns)
+            rows = _rows_of_table(table, columns or {})
         except TripletFileError as error:
             raise LabelFileError(str(error)) from error
-        source, rows = table.source, _rows_of_table(table, columns or {})
-        problems = [*place_problems(table.problems, source)]
+        source, problems = table.source, [*place_problems(table.problems, table.source)]
     parts = _gather(rows, source, problems)
     labels = sorted(pair for part in parts.values() for pair in part.items())
     text = json.dumps(labels, ensure_ascii=False, separators=(",", ":"))
@@ -209,7 +181,8 @@ def open_labels(
 
 def has_label_heading(text: str) -> bool:
     """Return whether the first line of a text names a column of images and one of labels."""
-    return any(None not in _find_roles(found, {}) for found in _cut_heading(text).values())
+    first = text.partition("\n")[0].replace('"', "")
+    return any(find_labels(first.split(separator)) for separator in SEPARATORS)
 
 
 def _gather(rows: Iterable[_Row], source: str, problems: list[str]) -> dict[str, dict[str, str]]:
@@ -277,38 +250,30 @@ def _rows_of_folder(source: Path, folder: Path) -> list[_Row]:
 
 def _rows_of_table(table: FileTable, columns: Mapping[str, str]) -> list[_Row]:
     of_name, of_label = _find_columns(table, columns)
+    if any(isinstance(cell, dict | bytes) for cell in table.cells[of_name][:1]):
+        raise LabelFileError(
+            f"{table.source}: expected names of images, the column {table.columns[of_name]} holds "
+            "images themselves. Write these to files, and their names beside the labels."
+        )
     headings = [column.strip().lower() for column in table.columns]
     parts = table.texts(headings.index("split")) if "split" in headings else [""] * len(table)
     return [
-        (f"{table.source}:{line}", unguard_formula(name), unguard_formula(label).strip(), part)
+        (f"{table.source}:{line}", name, label.strip(), part)
         for line, name, label, part in zip(
             table.lines, table.texts(of_name), table.texts(of_label), parts, strict=True
         )
     ]
 
 
-def _open_table(given: Path | BinaryIO | pd.DataFrame, columns: Mapping[str, str]) -> FileTable:
-    if isinstance(given, pd.DataFrame):
-        return table_of_frame(given)
-    data, name = read_bytes(given)
-    if is_parquet(data):
-        return table_of_parquet(data, name)
-    data = check_text(data, name)
-    if not is_json(data):
-        return _table_of_csv(data.decode(), name, columns)
-    coco = _read_coco(data, name)
-    return table_of_json(data, name) if coco is None else table_of_frame(coco, name)
-
-
 def _find_columns(table: FileTable, columns: Mapping[str, str]) -> tuple[int, int]:
     """Return the places of the columns of names and of labels."""
-    if unknown := set(columns) - set(_WORDS):
-        raise LabelFileError(
-            f"{table.source}: expected `columns` of name and label, got {sorted(unknown)[0]}"
-        )
-    of_name, of_label = _find_roles(table.columns or [""] * len(table.cells), columns)
-    if of_name is not None and of_label is not None:
-        return of_name, of_label
+    headings = table.columns or [str(n) for n in range(1, len(table.cells) + 1)]
+    try:
+        found = find_labels(headings, columns)
+    except ValueError as error:
+        raise LabelFileError(f"{table.source}: {error}") from error
+    if found is not None:
+        return found
     files = [
         place
         for place in range(len(table.cells))
@@ -317,8 +282,8 @@ def _find_columns(table: FileTable, columns: Mapping[str, str]) -> tuple[int, in
     if table.columns or columns or len(table.cells) != 2 or len(files) != 1 or not len(table):
         shown = table.columns or [cells[0] for cells in table.cells if len(table)]
         raise LabelFileError(
-            f"{table.source}:1: expected a heading with the columns name and label, or words for "
-            "them that are known, or two columns of which one has names of image files, got "
+            f"{table.source}:1: expected {EXPECTED['labels']}, or words for them that are known, "
+            "or two columns of which one has names of image files, got "
             f"{shorten_line(','.join(map(str, shown)))}. Say with `columns` which they are, such "
             "as name=path,label=species."
         )
@@ -326,87 +291,3 @@ def _find_columns(table: FileTable, columns: Mapping[str, str]) -> tuple[int, in
         "%s: the labels are in the other column than %s.", table.source, table.cells[files[0]][0]
     )
     return files[0], 1 - files[0]
-
-
-def _find_roles(
-    headings: Sequence[str], columns: Mapping[str, str]
-) -> tuple[int | None, int | None]:
-    """Return the places of the columns of names and of labels, None where there is none."""
-    texts = [heading.strip() for heading in headings]
-    words = [text.lower().replace(" ", "_") for text in texts]
-
-    def find(role: str) -> int | None:
-        wanted = columns.get(role, "").strip()
-        if not wanted:
-            return next(
-                (words.index(each) for each in _WORDS[role] if words.count(each) == 1), None
-            )
-        if texts.count(wanted) == 1:
-            return texts.index(wanted)
-        is_number = wanted.isdecimal() and 1 <= int(wanted) <= len(texts)
-        return int(wanted) - 1 if is_number else None
-
-    return find("name"), find("label")
-
-
-def _cut_heading(text: str) -> dict[str, list[str]]:
-    """Return separator -> the fields of the first line, where it can be cut there."""
-    first = text.partition("\n")[0]
-    cut = {}
-    for separator in SEPARATORS:
-        with suppress(ValueError):
-            cut[separator] = split_csv_line(first, separator)
-    return cut
-
-
-def _table_of_csv(text: str, name: str, columns: Mapping[str, str]) -> FileTable:
-    cut = _cut_heading(text)
-    # Numbers of columns say nothing of a heading.
-    by_heading = {} if all(each.isdecimal() for each in columns.values()) else columns
-    known = [each for each, found in cut.items() if None not in _find_roles(found, by_heading)]
-    wide = [separator for separator, found in cut.items() if len(found) > 1]
-    if not known and not wide:
-        return table_of_lines(enumerate(text.split("\n"), 1), split_line, (), name)
-    separator = (known or wide)[0]
-    fields = cut[separator]
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    is_file = any(Path(each).suffix.lower() in IMAGE_SUFFIXES for each in fields)
-    has_heading = bool(known) or not (is_file or (columns and not by_heading))
-    heading: Sequence[str] = next(rows) if has_heading else ()
-    kept, numbers, problems = [], [], []
-    try:
-        for row in rows:
-            if len(row) == len(fields) and any(each.strip() for each in row):
-                kept.append(row)
-                numbers.append(rows.line_num)
-            elif any(each.strip() for each in row):
-                message = f"expected {len(fields)} columns, got {len(row)}"
-                problems.append(LineProblem(rows.line_num, message))
-    except csv.Error as error:
-        raise LabelFileError(
-            f"{name}:{rows.line_num}: expected fields of at most {csv.field_size_limit():,} "
-            "characters. Is a quote left open?"
-        ) from error
-    cells = [np.array([row[place] for row in kept], dtype=object) for place in range(len(fields))]
-    return FileTable(tuple(heading), tuple(cells), np.array(numbers, np.int64), name, problems)
-
-
-def _read_coco(data: bytes, name: str) -> pd.DataFrame | None:
-    """Return names and labels of COCO's JSON; None of any other."""
-    try:
-        found = json.loads(data)
-    except ValueError:
-        return None
-    if not isinstance(found, dict) or not {"images", "annotations", "categories"} <= set(found):
-        return None
-    try:
-        names = {image["id"]: image["file_name"] for image in found["images"]}
-        classes = {category["id"]: str(category["name"]) for category in found["categories"]}
-        pairs = [
-            (names[each["image_id"]], classes[each["category_id"]]) for each in found["annotations"]
-        ]
-    except (LookupError, TypeError) as error:
-        raise LabelFileError(
-            f"{name}: expected COCO's images, categories and annotations"
-        ) from error
-    return pd.DataFrame(pairs, columns=["name", "label"])

@@ -23,12 +23,7 @@ _FORMULA = re.compile(r"['\s]*[=+\-@＝＋－＠]|'*[\t\r\n]")
 
 
 def quote_name(name: str) -> str:
-    """Return a name as it must stand in a triplet file, or refuse one that no such file can hold.
-
-    Raises:
-        TripletFileError: if it is empty, or has a line break, another control character, or bytes
-            that are not text.
-    """
+    """Return a name as it must stand in a triplet file; refuse one that no such file can hold."""
     if not name or _CONTROL.search(name) or _UNENCODABLE.search(name):
         raise TripletFileError(
             f"expected a name that a line of text can hold, got {name!r}; rename the image"
@@ -39,11 +34,7 @@ def quote_name(name: str) -> str:
 
 
 def check_encodable(names: Iterable[str], where: str) -> None:
-    """Refuse names with bytes that are no text, before the work whose output cannot hold them.
-
-    Raises:
-        ImageNameError: naming the first.
-    """
+    """Refuse names with bytes that are no text, before the work whose output cannot hold them."""
     for name in names:
         if _UNENCODABLE.search(name):
             raise ImageNameError(

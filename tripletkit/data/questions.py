@@ -30,12 +30,7 @@ _SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Tally:
-    """How often something was seen, and where first.
-
-    Attributes:
-        count: how often in all.
-        examples: the first few, each as `file:line: what`.
-    """
+    """How often something was seen, and the first few, each as `file:line: what`."""
 
     count: int
     examples: list[str]
@@ -172,11 +167,7 @@ def edges(tails: np.ndarray, heads: np.ndarray, n_nodes: int) -> csr_array:
 
 
 def join_nodes(ones: np.ndarray, others: np.ndarray, n_nodes: int) -> np.ndarray:
-    """Return `(n_nodes,)` int32: the connected component of each node, from 0, as edges join them.
-
-    Args:
-        ones, others: indices of nodes, of one shape, that are joined one by one.
-    """
+    """Return `(n_nodes,)` int32: the component of each node, from 0, as edges join them."""
     from scipy.sparse.csgraph import connected_components
 
     return connected_components(edges(ones.ravel(), others.ravel(), n_nodes), directed=False)[1]

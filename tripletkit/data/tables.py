@@ -1,4 +1,4 @@
-"""Files as tables of texts: from lines of names, CSV, TSV, JSON, Parquet or pandas, and back.
+"""Files as tables of texts: from lines of names, CSV, TSV, JSON, Parquet or pandas.
 
 Lines are cut in Python only where one holds a quote, a comment or a separator; pandas cuts plain
 files, some millions of lines in seconds.
@@ -7,45 +7,50 @@ files, some millions of lines in seconds.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from tripletkit.data.columns import (
     HEADLESS,
+    N_COMPARED,
     Wanted,
     are_letters,
     find_answers,
+    find_labels,
     find_roles,
     resembles_heading,
 )
 from tripletkit.data.text_files import (
     SEPARATORS,
+    FileRecord,
     check_text,
     content_lines,
     parse_number,
+    read_bytes,
     shorten_line,
     split_csv_line,
     split_line,
 )
 from tripletkit.errors import MissingExtraError, TripletFileError, describe_problems
 
-_PARQUET = b"PAR1"
 _EXCEL = re.compile(r"sep=(.)", re.IGNORECASE)
 _SUFFIXES = {",": ".csv", ";": ".csv", "|": ".csv", "\t": ".tsv"}
 _SHARE = re.compile(r"0?\.\d+|[01](\.0*)?", re.ASCII)
 # A text with one of these needs more than cutting at blanks.
 _SPECIAL = re.compile(rb'["#,\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\xff]')
-# Rows below the first that are looked at to tell a heading from names.
-N_COMPARED = 100
+# Lines that a quoted field may go over; a quote that is left open would take the whole file.
+_MOST_LINES = 1000
 _CLEAR = ({"anchor", "positive", "negative"}, {"query", "first", "second"})
 # What a line is, for messages.
 EXPECTED: dict[Wanted, str] = {
@@ -54,6 +59,7 @@ EXPECTED: dict[Wanted, str] = {
     "votes_c",
     "truth": "a heading with one of the columns label, truth, prediction",
     "answers": "the heading a,b,c,prediction,margin",
+    "labels": "a heading with the columns name and label",
 }
 
 
@@ -88,13 +94,10 @@ class FileTable:
     def texts(self, column: int) -> np.ndarray:
         """Return `(n_rows,)` objects: the cells of a column as texts; empty where there is none."""
         cells = self.cells[column]
-        if are_texts(cells):
-            return cells
-        return _objects(_as_text(cell) for cell in cells)
+        return cells if are_texts(cells) else _objects(map(_as_text, cells))
 
 
 def are_texts(cells: np.ndarray) -> bool:
-    """Return whether all are texts."""
     return pd.api.types.infer_dtype(cells, skipna=False) == "string"
 
 
@@ -104,33 +107,40 @@ def place_problems(problems: Iterable[LineProblem], source: str) -> Iterator[str
         yield f"{source}:{problem.line}: {problem.message}"
 
 
-def read_table(
-    data: bytes, source: str, wanted: Wanted, columns: Mapping[str, str] | None = None
-) -> FileTable:
-    """Return the table that a file is, whatever its form; refuse a heading that is not known.
+def hash_frame(frame: pd.DataFrame) -> str:
+    text = frame.to_csv(index=False)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
+
+
+def open_table(
+    given: Path | BinaryIO | pd.DataFrame, wanted: Wanted, columns: Mapping[str, str] | None = None
+) -> tuple[FileTable, FileRecord]:
+    """Return the table that something is, whatever its form; refuse a heading that is not known.
 
     Args:
-        source: the name of the file.
         wanted: what is looked for in it.
         columns: what the user calls the columns; see `columns.find_roles`.
     """
+    if isinstance(given, pd.DataFrame):
+        return table_of_frame(given), FileRecord("DataFrame", None, hash_frame(given))
+    data, source = read_bytes(given)
+    path = str(given.absolute()) if isinstance(given, Path) else None
+    record = FileRecord(source, path, hashlib.sha256(data).hexdigest())
     if data.startswith(b"SQLite format 3\x00"):
         raise TripletFileError(
             f"{source}: a database of judgements can be read from its file alone; give its path"
         )
-    if is_parquet(data):
-        return table_of_parquet(data, source)
+    if data.startswith(b"PAR1"):
+        return _table_of_parquet(data, source), record
     text = check_text(data, source)
     if is_json(text):
-        return table_of_json(text, source)
-    layout = _find_layout(text, source, wanted, columns)
+        return _table_of_json(text, source, wanted), record
+    layout = _find_layout(text, source, wanted, columns or None)
     if wanted in ("truth", "answers") and layout.separator is None:
-        return _table_of_labels(text, source)
+        return _table_of_answers(text, source), record
     widths = frozenset(() if columns else HEADLESS[wanted])
-    if layout == _Layout() and (plain := _cut_plain(text, source, widths)) is not None:
-        return plain
-    lines = enumerate(text[layout.start :].decode().split("\n"), layout.line)
-    return table_of_lines(lines, layout.cut, layout.fields, source, widths, EXPECTED[wanted])
+    table = _cut_plain(text, source, widths) if layout == _Layout() else None
+    return table or _cut_lines(text, layout, source, widths, EXPECTED[wanted]), record
 
 
 @dataclass(frozen=True)
@@ -187,9 +197,9 @@ def _find_layout(
         first = below
     number, start_below, line = first
     following = [each for *_, each in islice(lines, N_COMPARED)]
-    is_of_answers = wanted in ("truth", "answers")
+    is_of_names = wanted in ("triplets", "votes")
     try:
-        for separator in separators if is_of_answers else (*separators, None):
+        for separator in (*separators, None) if is_of_names else separators:
             layout = _Layout(separator)
             fields = [field.strip() for field in layout.try_to_cut(line)]
             if separator is not None and len(fields) < 2:
@@ -200,14 +210,14 @@ def _find_layout(
                 continue
             if _is_heading(fields, wanted, columns, map(layout.try_to_cut, following)):
                 return _Layout(separator, tuple(fields), start_below, number + 1)
-        if is_of_answers:
+        if not is_of_names:
             separator = next((each for each in separators if each in line), None)
-            if separator is None:
-                return _Layout(None, (), 0, 1)
+            if separator is None or wanted == "labels":
+                return _Layout(separator, (), start, line_of_rows)
             fields = split_csv_line(line, separator)
             return _Layout(separator, tuple(fields), start_below, number + 1)
         layout = _layout_by_position(line, source, separators, HEADLESS[wanted])
-        if wanted != "votes" and not _are_numbers(columns):
+        if wanted == "triplets" and not _are_numbers(columns):
             _check_first_row(layout, line, following)
     except ValueError as error:
         raise TripletFileError(f"{source}:{number}: {error}") from error
@@ -238,20 +248,20 @@ def _is_heading(
     columns: Mapping[str, str] | None,
     below: Iterable[Sequence[str]],
 ) -> bool:
-    if columns is not None and not _are_numbers(columns):
+    if columns and not _are_numbers(columns):
         known = {field.lower() for field in fields}
         return any(str(text).strip().lower() in known for text in columns.values())
+    if wanted == "labels":
+        return find_labels(fields) is not None
     # Images called a, b and c beside a number are a row.
-    may_be_row = wanted == "votes" or columns is not None
-    if (may_be_row and not math.isnan(parse_number(fields[-1]))) or (
-        find_roles(fields, wanted) is None
-    ):
+    may_be_row = wanted == "votes" or bool(columns)
+    if may_be_row and not math.isnan(parse_number(fields[-1])):
         return False
-    if columns is not None:
-        return True
+    if find_roles(fields, wanted) is None:
+        return False
     # Names of images come again below; those of columns hardly do, but for single letters.
     words = {field.lower() for field in fields}
-    if len(fields) != 3 or are_letters(fields) or words in _CLEAR:
+    if columns or len(fields) != 3 or are_letters(fields) or words in _CLEAR:
         return True
     return not {text for row in below for text in row} & set(fields)
 
@@ -297,7 +307,7 @@ def _cut_plain(text: bytes, source: str, widths: Collection[int]) -> FileTable |
     return FileTable((), cells, np.arange(1, len(frame) + 1), source)
 
 
-def _table_of_labels(text: bytes, source: str) -> FileTable:
+def _table_of_answers(text: bytes, source: str) -> FileTable:
     """Return one column; a blank line between others is a row that says nothing, not layout.
 
     Passed over, it would give all later rows the truth of another question.
@@ -316,39 +326,30 @@ def _table_of_labels(text: bytes, source: str) -> FileTable:
     return FileTable(columns, (cells[cells != ""],), lines[cells != ""], source, problems)
 
 
-def table_of_lines(
-    lines: Iterable[tuple[int, str]],
-    split: Callable[[str], list[str]],
-    columns: Sequence[str],
-    source: str,
-    widths: Collection[int] = (),
-    expected: str = "",
+def _cut_lines(
+    text: bytes, layout: _Layout, source: str, widths: Collection[int], expected: str
 ) -> FileTable:
-    """Return the table of a text.
+    """Return the table of the lines below a heading, or of all lines without one.
 
-    Args:
-        lines: number and text of each line below the heading.
-        split: cuts a line into fields, none for a line that holds nothing; raises `ValueError`.
-        columns: of the heading; empty without, where the first row says how many there are.
-        widths: numbers of columns that a table without heading may have; empty for any.
-        expected: what such a line is, for messages.
+    Without a heading the first row says how many columns there are, of the numbers in `widths` if
+    there are any; `expected` is what such a line is, for messages.
     """
-    n_columns = len(columns)
+    n_columns = len(layout.fields)
     numbers: list[int] = []
     rows: list[list[str]] = []
     problems: list[LineProblem] = []
-    for number, line in lines:
+    for number, line in _whole_lines(text, layout):
         try:
-            fields = split(line)
+            fields = layout.cut(line)
             if not fields:
                 continue
             is_first = not n_columns or len(widths) == 1
-            if not columns and widths and len(fields) not in widths and is_first:
+            if not layout.fields and widths and len(fields) not in widths and is_first:
                 shown = f"{len(fields)} ({shorten_line(line)})"
                 raise ValueError(f"expected {expected}, got {shown}{_hint(fields, line, widths)}")
             n_columns = n_columns or len(fields)
             if len(fields) != n_columns:
-                where = "heading" if columns else "first line"
+                where = "heading" if layout.fields else "first line"
                 raise ValueError(
                     f"expected {n_columns} columns as in the {where}, got {len(fields)} "
                     f"({shorten_line(line)})"
@@ -360,7 +361,21 @@ def table_of_lines(
         rows.append(fields)
     cells = tuple(map(_objects, zip(*rows, strict=True))) if rows else ()
     cells = cells or tuple(_objects([]) for _ in range(n_columns))
-    return FileTable(tuple(columns), cells, np.array(numbers, dtype=np.int64), source, problems)
+    return FileTable(layout.fields, cells, np.array(numbers, dtype=np.int64), source, problems)
+
+
+def _whole_lines(text: bytes, layout: _Layout) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line; of a CSV those that a quoted field joins as one."""
+    lines = text[layout.start :].decode().split("\n")
+    at = 0
+    while at < len(lines):
+        end = at + 1
+        if layout.separator is not None and lines[at].count('"') % 2:
+            last = min(len(lines), at + _MOST_LINES)
+            closing = (n for n in range(end, last) if lines[n].count('"') % 2)
+            end = next(closing, at) + 1
+        yield layout.line + at, "\n".join(lines[at:end])
+        at = end
 
 
 def _hint(fields: Sequence[str], line: str, widths: Collection[int]) -> str:
@@ -385,12 +400,7 @@ def table_of_frame(frame: pd.DataFrame, source: str = "DataFrame") -> FileTable:
     return FileTable(columns, cells, np.arange(len(frame), dtype=np.int64), source)
 
 
-def is_parquet(data: bytes) -> bool:
-    """Return whether a file that starts so is Parquet."""
-    return data.startswith(_PARQUET)
-
-
-def table_of_parquet(data: bytes, source: str) -> FileTable:
+def _table_of_parquet(data: bytes, source: str) -> FileTable:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
@@ -411,17 +421,19 @@ def is_json(data: bytes) -> bool:
     return start[:1] == b"[" and start[1:].lstrip()[:1] in (b"{", b"[", b'"')
 
 
-def table_of_json(data: bytes, source: str) -> FileTable:
+def _table_of_json(data: bytes, source: str, wanted: Wanted) -> FileTable:
     """Return the table of JSON lines, or of one JSON value.
 
     A row is an object by the names of columns, or a list of fields; one value is a list of rows,
-    an object with a list of rows, or an object of columns as pandas writes it.
+    an object with a list of rows, an object of columns as pandas writes it, or COCO's labels.
     """
     try:
         value = json.loads(data)
     except ValueError:
         return _table_of_rows(*_json_lines(data), source)
     if isinstance(value, dict):
+        if wanted == "labels" and {"images", "annotations", "categories"} <= set(value):
+            return table_of_frame(_frame_of_coco(value, source), source)
         lists = [each for each in value.values() if isinstance(each, list)]
         if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict | list):
             value = lists[0]
@@ -437,6 +449,21 @@ def table_of_json(data: bytes, source: str) -> FileTable:
     if not isinstance(value, list):
         raise TripletFileError(f"{source}: expected JSON rows, got {shorten_line(str(value))}")
     return _table_of_rows(list(range(1, len(value) + 1)), value, [], source)
+
+
+def _frame_of_coco(value: dict[str, Any], source: str) -> pd.DataFrame:
+    """Return names and labels."""
+    try:
+        names = {image["id"]: image["file_name"] for image in value["images"]}
+        classes = {category["id"]: str(category["name"]) for category in value["categories"]}
+        pairs = [
+            (names[each["image_id"]], classes[each["category_id"]]) for each in value["annotations"]
+        ]
+    except (LookupError, TypeError) as error:
+        raise TripletFileError(
+            f"{source}: expected COCO's images, categories and annotations"
+        ) from error
+    return pd.DataFrame(pairs, columns=["name", "label"])
 
 
 def _json_lines(data: bytes) -> tuple[list[int], list[Any], list[LineProblem]]:
@@ -466,8 +493,7 @@ def _table_of_rows(
         for number, row in zip(numbers, rows, strict=True)
         if type(row) is not kind
     ]
-    if kind is list and len({len(row) for row in rows}) > 1:
-        widths = sorted({len(row) for row in rows})
+    if kind is list and len(widths := sorted({len(row) for row in rows})) > 1:
         raise TripletFileError(f"{source}: expected rows of one length, got {widths}")
     problems.sort(key=lambda problem: problem.line)
     if not any(row for _, row in kept):

@@ -35,21 +35,17 @@ class FileRecord:
     read_as: tuple[tuple[str, str], ...] = ()
 
 
-def read_bytes(source: Path | BinaryIO, name: str | None = None) -> tuple[bytes, str]:
-    """Return the bytes of a path or an open binary file, and what to call it in messages.
-
-    Raises:
-        TripletFileError: if the file cannot be read.
-    """
+def read_bytes(source: Path | BinaryIO) -> tuple[bytes, str]:
+    """Return the bytes of a path or an open binary file, and what to call it in messages."""
     if not isinstance(source, Path):
         note_input(Path("-"))
         known = getattr(source, "name", None)
-        return source.read(), name or (known if isinstance(known, str) else "<stdin>")
+        return source.read(), known if isinstance(known, str) else "<stdin>"
     note_input(source)
     try:
-        return source.read_bytes(), name or str(source)
+        return source.read_bytes(), str(source)
     except OSError as error:
-        raise TripletFileError(f"{name or source}: cannot be read: {error.strerror}") from error
+        raise TripletFileError(f"{source}: cannot be read: {error.strerror}") from error
 
 
 def check_text(data: bytes, name: str) -> bytes:

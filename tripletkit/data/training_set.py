@@ -20,7 +20,6 @@ _MAX_DRAWN_TRIPLETS = 200_000
 _MAX_DRAWN_VAL_TRIPLETS = 5_000
 
 BY_FILE = "file"
-_BY_CLASS = "class"
 _NO_SPLIT = "none"
 
 
@@ -32,11 +31,9 @@ class TrainingSet:
         train, val: anchor, positive, negative; `val` may be empty. No row names an image
             twice.
         by: how they were divided: a split policy, `"file"` or `"none"`.
-        n_dropped: triplets that the split could use on neither side.
-        n_degenerate: triplets left out because they name an image twice.
+        n_dropped, n_degenerate, n_tied: triplets left out: those that the split could use on
+            neither side, that name an image twice, on which people are tied.
         labels: the classes of the images in `names`; None without labels.
-        train_votes, val_votes: on the triplets, where there are any.
-        n_tied: triplets left out because as many people chose the one image as the other.
         groups: `(n_names,)` integers: what is held out together; None for each image by itself.
         scored_lines: lines of the only training triplets that heads without their images may be
             scored on: of collected judgements, those drawn by chance. None for all.
@@ -170,12 +167,9 @@ def draw_training_set(
     source: str,
     seed: int,
 ) -> TrainingSet:
-    """Draw triplets from class labels, for training and from the held-out images.
+    """Draw triplets from class labels, for training and from the held-out images, a mask of names.
 
-    Args:
-        is_held_out: `(n_names,)` bool; without any there are no validation triplets.
-        images: indices of the names to use, one for each image.
-        source: what to call the labels in messages.
+    `images` are the indices of the names to use, one for each image.
     """
     parts: list[Triplets] = []
     for is_here, most in (
@@ -188,7 +182,7 @@ def draw_training_set(
             count = min(most, _TRIPLETS_PER_IMAGE * len(here))
             rows = draw_triplets(labels.of_image, count=count, seed=seed, images=here)
         parts.append(Triplets(names, rows, np.arange(1, len(rows) + 1), source))
-    by = _BY_CLASS if is_held_out.any() else _NO_SPLIT
+    by = "class" if is_held_out.any() else _NO_SPLIT
     train, val = parts
     return TrainingSet(train, val, by, 0, 0, labels)
 

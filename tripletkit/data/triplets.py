@@ -1,18 +1,26 @@
-"""Triplets: questions over named images, as an integer array into a list of distinct names."""
+"""Triplets: questions over named images, as an integer array into a list of distinct names.
+
+Written as texts of three names a line, they are read back as they are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.columns import N_COMPARED, are_letters, find_roles, resembles_heading
+from tripletkit.data.names import quote_name
+from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import MAX_SHOWN, TripletFileError, describe_problems
 from tripletkit.results import Result, Section, show_head
 
 _NO_LINE = np.iinfo(np.int64).max
+# What is written above rows that would be taken for a heading; see `Triplets.is_answered`.
+_HEADINGS = {True: "anchor positive negative", False: "query first second"}
 
 
 def _index_used(rows: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -191,3 +199,38 @@ def describe_other_questions(asked: Triplets, expected: Triplets) -> str | None:
 
 def _question(triplets: Triplets, row: int) -> str:
     return "(" + ", ".join(triplets.names[index] for index in triplets.rows[row]) + ")"
+
+
+def write_triplets(
+    destination: Destination, names: Sequence[str], rows: np.ndarray, *, is_answered: bool = True
+) -> None:
+    """Write a triplet file, names quoted where they need it; whole or not at all.
+
+    It has a heading only if the first row would be taken for one.
+    """
+    with open_output(destination) as file:
+        write_triplet_lines(file, names, rows, is_answered=is_answered)
+
+
+def write_triplet_lines(
+    file: IO[str], names: Sequence[str], rows: np.ndarray, *, is_answered: bool = True
+) -> None:
+    """Write triplets into an open text file; see `write_triplets`."""
+    quoted = np.array([quote_name(name) for name in names], dtype=object)
+    if _needs_heading([[names[index] for index in row] for row in rows[: 1 + N_COMPARED]]):
+        file.write(f"{_HEADINGS[is_answered]}\n")
+    for start in range(0, len(rows), 1 << 16):
+        columns = quoted[rows[start : start + (1 << 16)]]
+        file.write("".join(f"{a} {b} {c}\n" for a, b, c in columns.tolist()))
+
+
+def _needs_heading(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether a text of these rows would have its first row taken for a heading."""
+    if not rows:
+        return False
+    first, *below = rows
+    try:
+        is_known = find_roles(first) is not None and not are_letters(first)
+    except ValueError:
+        is_known = True
+    return is_known or resembles_heading(first, below)

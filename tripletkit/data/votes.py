@@ -72,11 +72,7 @@ class Votes:
         return Votes(self.for_first[rows], self.for_second[rows])
 
     def turn(self, is_turned: np.ndarray) -> Votes:
-        """Return the votes after first and second image changed places in some rows.
-
-        Args:
-            is_turned: `(n_triplets,)` bool.
-        """
+        """Return the votes after first and second image changed places in some rows, a mask."""
         return Votes(
             np.where(is_turned, self.for_second, self.for_first),
             np.where(is_turned, self.for_first, self.for_second),
@@ -84,7 +80,7 @@ class Votes:
 
 
 def make_loss_weights(votes: Votes, votes_as: VotesAs) -> np.ndarray:
-    """Return the weights of a triplet's loss as it stands, and of the loss the other way round.
+    """Return `(n_triplets, 2)` float32: weights of the loss as it stands, and the other way round.
 
     With p the share of votes for the first image, the loss of a triplet is
     `weights[0] * l(d(A, B), d(A, C)) + weights[1] * l(d(A, C), d(A, B))`:
@@ -96,15 +92,6 @@ def make_loss_weights(votes: Votes, votes_as: VotesAs) -> np.ndarray:
 
     Where most are for the second, it is the other way round. The weights of the last two are
     divided by their mean over the triplets, so that losses compare.
-
-    Args:
-        votes: `n_triplets` of them.
-        votes_as: one of the three.
-    Returns:
-        `(n_triplets, 2)` float32, >= 0.
-    Example:
-        >>> make_loss_weights(Votes(np.array([4., 2.]), np.array([1., 2.])), "soft").tolist()
-        [[0.800000011920929, 0.20000000298023224], [0.5, 0.5]]
     """
     share = votes.share
     if votes_as == "soft":

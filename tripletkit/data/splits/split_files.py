@@ -19,8 +19,7 @@ from tripletkit.data.outputs import (
     open_output,
 )
 from tripletkit.data.splits.policies import Split
-from tripletkit.data.triplet_files import write_triplets
-from tripletkit.data.triplets import Triplets
+from tripletkit.data.triplets import Triplets, write_triplets
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.results import Result, Section, Table
 
