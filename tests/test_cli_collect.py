@@ -60,7 +60,7 @@ def test_an_empty_folder_and_a_strange_database_are_refused(collect, tmp_path):
     (tmp_path / "j.sqlite").write_text("my notes, which must not be lost" * 40)
     result = collect()
     assert result.exit_code == 1
-    assert "cannot be read: file is not a database" in result.stderr
+    assert 'cannot be read: "file is not a database"' in result.stderr
     assert (tmp_path / "j.sqlite").read_text().startswith("my notes")
 
 

@@ -409,6 +409,7 @@ DAMAGES = {
     "no questions": "DELETE FROM questions",
     "no facts": "DELETE FROM meta",
     "a name that is no text": "UPDATE images SET name = x'ff00' WHERE id = 1",
+    "bytes that are no text": "UPDATE judges SET name = CAST(x'0affff' AS TEXT)",
     "no column": "ALTER TABLE answers RENAME COLUMN side TO edge",
     "a view": "ALTER TABLE questions RENAME TO asked; CREATE VIEW questions AS WITH RECURSIVE"
     " n(id) AS (SELECT 1 UNION ALL SELECT id FROM n) SELECT id FROM n",

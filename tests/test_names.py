@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import open_text, read_answers, read_labels, read_triplets, read_votes
+from opened import rows_of as named_rows
 from PIL import Image
 
 import tripletkit as tk
@@ -45,10 +46,6 @@ def as_triplets(named) -> Triplets:
     distinct = list(dict.fromkeys(name for row in named for name in row))
     rows = np.array([[distinct.index(name) for name in row] for row in named], dtype=np.int32)
     return Triplets(distinct, rows, np.arange(len(rows)) + 1, "made")
-
-
-def named_rows(triplets: Triplets):
-    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
 
 
 def table(columns, rows, separator=",") -> bytes:

@@ -25,7 +25,6 @@ from tripletkit.data.text_files import (
     parse_number,
     split_csv_line,
 )
-from tripletkit.errors import TripletFileError
 
 READERS = [
     read_triplets,
@@ -43,7 +42,7 @@ def test_lines_may_be_as_long_as_is_said_and_no_longer(n_before):
     for end in (b"", b"\n", b"\n" + b"y\n" * 100_000):
         data = b"a b c\n" * n_before + longest + end
         assert check_text(data, "t.txt") == data
-        with pytest.raises(TripletFileError) as caught:
+        with pytest.raises(TripletkitError) as caught:
             check_text(data.replace(longest, b"x" + longest), "t.txt")
         assert str(caught.value) == (
             f"t.txt:{n_before + 1}: expected a line of at most 131,072 bytes, got one of 131,073."
@@ -63,7 +62,7 @@ def test_readers_refuse_endless_lines(reader, line, before):
 def test_a_list_of_held_out_names_with_an_endless_line_is_refused(tmp_path):
     path = tmp_path / "held.csv"
     path.write_bytes(b'name,label\n"' + b"x" * 200_000)
-    with pytest.raises(TripletFileError, match=r"held\.csv:2: expected a line of at most"):
+    with pytest.raises(TripletkitError, match=r"held\.csv:2: expected a line of at most"):
         read_held_out(path, tmp_path)
 
 

@@ -7,7 +7,9 @@ import io
 import numpy as np
 import pytest
 from opened import read_triplets
+from opened import rows_of as named
 
+from tripletkit import TripletkitError
 from tripletkit.data.training_set import (
     divide_training_set,
     join_training_set,
@@ -15,15 +17,10 @@ from tripletkit.data.training_set import (
     share_names,
 )
 from tripletkit.data.votes import Votes
-from tripletkit.errors import SplitError, TripletFileError
 
 
 def read(text, name="train.txt"):
     return read_triplets(io.BytesIO(text.encode()), name)
-
-
-def named(triplets):
-    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
 
 
 def random_triplets(n_names=60, n_rows=600):
@@ -45,23 +42,20 @@ def test_a_split_shares_no_image_and_loses_no_row():
     assert set(named(data.train)) <= set(named(triplets))
 
 
-def test_no_fraction_keeps_all_for_training():
+def test_no_fraction_keeps_all_for_training_and_one_triplet_cannot_be_divided():
     data = divide_training_set(read("a b c\nd e f\n"), "image", 0, seed=0)
     assert (named(data.train), len(data.val)) == ([("a", "b", "c"), ("d", "e", "f")], 0)
     assert (data.by, data.n_dropped, data.n_shared_images()) == ("none", 0, 0)
-
-
-def test_one_triplet_cannot_be_divided():
-    with pytest.raises(SplitError):
+    with pytest.raises(TripletkitError):
         divide_training_set(read("a b c\n"), "image", 0.1, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [0, 0.1])
 def test_only_degenerate_triplets_are_refused_whatever_the_split(fraction):
     triplets = read("a a b\nc d c\ne f f\n")
-    with pytest.raises(TripletFileError, match=r"train\.txt: .* every one names an image twice"):
+    with pytest.raises(TripletkitError, match=r"train\.txt: .* every one names an image twice"):
         divide_training_set(triplets, "image", fraction, seed=0)
-    with pytest.raises(TripletFileError, match=r"val\.txt: "):
+    with pytest.raises(TripletkitError, match=r"val\.txt: "):
         join_training_set(*share_names(read("a b c\n"), read("a a b\n", "val.txt")))
 
 

@@ -7,19 +7,17 @@ import warnings
 
 import numpy as np
 import pytest
-from opened import open_text, read_triplets, scan_triplets
+from opened import open_text, read_triplets, rows_of, scan_triplets
 
-from tripletkit import DataWarning
-from tripletkit.errors import TripletFileError, VoteFileError
+from tripletkit import DataWarning, TripletkitError
 
 
 def read(text, name="t.csv"):
-    triplets = read_triplets(io.BytesIO(text.encode()), name)
-    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
+    return rows_of(read_triplets(io.BytesIO(text.encode()), name))
 
 
 def error_of(text, name="t.csv"):
-    with pytest.raises(TripletFileError) as caught:
+    with pytest.raises(TripletkitError) as caught:
         read(text, name)
     return str(caught.value)
 
@@ -131,7 +129,7 @@ def test_names_that_look_like_a_heading_can_be_read_below_one():
     ],
 )
 def test_headings_that_leave_a_choice_are_refused(text, message):
-    with pytest.raises(TripletFileError, match=message):
+    with pytest.raises(TripletkitError, match=message):
         read(text)
 
 
@@ -151,7 +149,7 @@ def test_the_heading_says_whether_triplets_are_answered(heading, is_answered):
     assert triplets.is_answered is is_answered
     assert triplets.take(np.array([0])).is_answered is is_answered
     if is_answered is False:
-        with pytest.raises(TripletFileError, match=r"t\.csv: expected judgements"):
+        with pytest.raises(TripletkitError, match=r"t\.csv: expected judgements"):
             triplets.check_answered()
     else:
         triplets.check_answered()
@@ -183,5 +181,5 @@ def test_columns_of_votes_are_votes(columns, rows, share):
 
 
 def test_votes_that_cannot_be_read_are_refused_by_line():
-    with pytest.raises(VoteFileError, match=r"t\.csv:2: expected two numbers of votes"):
+    with pytest.raises(TripletkitError, match=r"t\.csv:2: expected two numbers of votes"):
         open_text("a,b,c,votes_b,votes_c\nx,y,z,1,1e308\n")

@@ -5,65 +5,38 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from opened import rows_of as named
 
-from tripletkit import TripletkitError, Triplets
-from tripletkit.data.judgements import open_judgements
+from tripletkit import TripletkitError, Triplets, read_judgements
 
 FRAME = pd.DataFrame(
     {"judge": [1, 2], "negative": ["c", "b"], "Anchor": ["a", "00123"], "positive": ["b", "a"]}
 )
 
 
-def named(triplets: Triplets) -> list[tuple[str, ...]]:
-    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
-
-
 def test_a_frame_is_read_by_its_columns_in_any_order():
-    triplets = open_judgements(FRAME).triplets
+    triplets = read_judgements(FRAME).triplets
     assert named(triplets) == [("a", "b", "c"), ("00123", "a", "b")]
     assert triplets.rows.dtype == np.int32
     assert triplets.place(1) == "DataFrame:1"
-
-
-def test_a_frame_is_read_by_the_columns_that_are_named():
-    columns = {"anchor": "positive", "positive": "Anchor", "negative": "negative"}
-    assert named(open_judgements(FRAME, columns=columns).triplets)[0] == ("b", "a", "c")
-
-
-def test_a_frame_without_names_is_read_by_position():
-    assert named(open_judgements(pd.DataFrame([["x", "y", "z"]])).triplets) == [("x", "y", "z")]
+    no_heading = read_judgements(pd.DataFrame([["x", "y", "z"]]))
+    assert named(no_heading.triplets) == [("x", "y", "z")]
 
 
 @pytest.mark.parametrize(
     ("frame", "columns", "message"),
     [
-        (
-            pd.DataFrame({"x": ["a"], "y": ["b"], "z": ["c"]}),
-            None,
-            "got x, y, z",
-        ),
-        (
-            FRAME,
-            {"anchor": "Anchor", "negative": "other"},
-            'a column "other"',
-        ),
-        (
-            FRAME,
-            {"anchor": "Anchor", "winner": "judge", "x": "y"},
-            "expected one of",
-        ),
+        (pd.DataFrame({"x": ["a"], "y": ["b"], "z": ["c"]}), None, "got x, y, z"),
+        (FRAME, {"anchor": "Anchor", "negative": "other"}, 'a column "other"'),
+        (FRAME, {"anchor": "Anchor", "winner": "judge", "x": "y"}, "expected one of"),
         (pd.DataFrame({"a": [123], "b": ["x"], "c": ["y"]}), None, 'column "a".*got 123'),
         (pd.DataFrame({"a": ["x"], "b": [None], "c": ["y"]}), None, 'column "b".*got None'),
-        (
-            pd.DataFrame({"a": ["x"], "b": [""], "c": ["y"]}),
-            None,
-            "an empty one",
-        ),
+        (pd.DataFrame({"a": ["x"], "b": [""], "c": ["y"]}), None, "an empty one"),
     ],
 )
 def test_other_frames_are_refused(frame, columns, message):
     with pytest.raises(TripletkitError, match=message):
-        open_judgements(frame, columns=columns)
+        read_judgements(frame, columns=columns)
 
 
 def test_from_array_leaves_out_names_that_no_row_has():

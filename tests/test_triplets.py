@@ -6,18 +6,17 @@ import io
 
 import numpy as np
 import pytest
-from opened import read_triplets, scan_triplets
+from opened import read_triplets, rows_of, scan_triplets
 
+from tripletkit import TripletkitError
 from tripletkit.data import tables
 from tripletkit.data.triplets import write_triplets
-from tripletkit.errors import OutputError, TripletFileError
 
 PLAIN = b"a b c\nd e f\n"
 
 
 def read(data: bytes, name: str = "t.txt"):
-    triplets = read_triplets(io.BytesIO(data), name)
-    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
+    return rows_of(read_triplets(io.BytesIO(data), name))
 
 
 @pytest.mark.parametrize(
@@ -93,19 +92,19 @@ def test_read_triplets_remembers_lines():
     ],
 )
 def test_read_triplets_refuses_with_the_place(data, message):
-    with pytest.raises(TripletFileError, match=message):
+    with pytest.raises(TripletkitError, match=message):
         read(data)
 
 
 def test_read_triplets_counts_all_problems_and_shows_ten():
-    with pytest.raises(TripletFileError) as caught:
+    with pytest.raises(TripletkitError) as caught:
         read(b"a b c\n" + b"a b\n" * 25)
     assert len(str(caught.value).splitlines()) == 11
     assert str(caught.value).endswith("... and 15 more (25 in all)")
 
 
 def test_read_triplets_names_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(TripletFileError, match=r"none\.txt: cannot be read"):
+    with pytest.raises(TripletkitError, match=r"none\.txt: cannot be read"):
         read_triplets(tmp_path / "none.txt")
 
 
@@ -150,12 +149,55 @@ def test_is_degenerate_finds_every_kind():
 def test_write_triplets_keeps_the_old_file_when_it_fails(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("old")
-    with pytest.raises(TripletFileError):
+    with pytest.raises(TripletkitError):
         write_triplets(path, ["a", "b\n", "c"], np.array([[0, 1, 2]]))
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.txt"]
 
 
 def test_write_triplets_names_a_folder_that_is_missing(tmp_path):
-    with pytest.raises(OutputError, match="none"):
+    with pytest.raises(TripletkitError, match="none"):
         write_triplets(tmp_path / "none" / "t.txt", ["a", "b", "c"], np.array([[0, 1, 2]]))
+
+
+SEEDS = [
+    b"a.jpg b.jpg c.jpg\nd.jpg e.jpg f.jpg\n",
+    b'"a b.jpg" c,d.jpg "#e"\r\n# comment\r\n\r\nx y z',
+    b'anchor,positive,negative\na,b,c\n"d,e",f,g\n',
+    "\ufeff寿司 café b\n".encode(),
+]
+
+
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """Change, drop, double or insert a few bytes, sometimes cut the end."""
+    mutated = bytearray(data)
+    awkward = b'"#,\t \r\n\x00\xff\xfe\xef\xbb\xbf\xc2\xa0\x85'
+    for _ in range(rng.integers(1, 6)):
+        at = int(rng.integers(0, max(len(mutated), 1)))
+        match rng.integers(0, 5):
+            case 0:
+                mutated[at : at + 1] = bytes([rng.integers(0, 256)])
+            case 1:
+                del mutated[at : at + int(rng.integers(1, 8))]
+            case 2:
+                mutated[at:at] = mutated[at : at + int(rng.integers(1, 8))]
+            case 3:
+                mutated[at:at] = bytes([awkward[rng.integers(0, len(awkward))]])
+            case 4:
+                del mutated[at:]
+    return bytes(mutated)
+
+
+@pytest.mark.parametrize("data", SEEDS, ids=range(len(SEEDS)))
+@pytest.mark.parametrize("name", ["t.txt", "t.csv"])
+def test_mutated_triplet_files_raise_only_our_errors(data, name):
+    rng = np.random.default_rng(1)
+    for _ in range(400):
+        mutated = mutate(data, rng)
+        try:
+            triplets = scan_triplets(io.BytesIO(mutated), name).triplets
+            assert triplets.rows.shape == (len(triplets), 3)
+            assert all(triplets.names)
+            read_triplets(io.BytesIO(mutated), name)
+        except TripletkitError as error:
+            assert name in str(error)

@@ -7,7 +7,7 @@ import io
 import pytest
 from opened import NamedBytes, open_text, read_triplets, read_triplets_with_shares, read_votes
 
-from tripletkit.errors import TripletFileError, VoteFileError
+from tripletkit import TripletkitError
 
 VOTES = [(4.0, 1.0), (2.0, 2.0), (0.0, 5.0)]
 NAMES = ["x.jpg", "y y.jpg", "z.jpg"]
@@ -24,7 +24,7 @@ def pairs(votes):
 
 
 def error_of(text, reader=read_votes):
-    with pytest.raises(VoteFileError) as caught:
+    with pytest.raises(TripletkitError) as caught:
         read(text, reader)
     return str(caught.value)
 
@@ -66,7 +66,7 @@ def test_read_votes_takes_whole_rows_and_compares_them(text):
     given = NamedBytes(text, "votes.csv")
     assert open_text(same, "train.txt", votes=given).votes.for_first.tolist() == [4, 2, 0]
     other = same.replace('x.jpg z.jpg "y y.jpg"', 'x.jpg "y y.jpg" z.jpg')
-    with pytest.raises(VoteFileError) as caught:
+    with pytest.raises(TripletkitError) as caught:
         open_text(other, "train.txt", votes=NamedBytes(text, "votes.csv"))
     message = str(caught.value)
     assert "expected the question (x.jpg, y y.jpg, z.jpg) of train.txt:2, got (x.jpg, z" in message
@@ -78,7 +78,7 @@ def test_images_called_a_b_and_c_are_no_heading():
 
 
 def test_votes_without_names_are_checked_for_their_number():
-    with pytest.raises(VoteFileError, match="expected 2 rows of votes, one for each row of t"):
+    with pytest.raises(TripletkitError, match="expected 2 rows of votes, one for each row of t"):
         open_text("x y z\nx z y\n", "t.txt", votes=NamedBytes("4 1\n2 2\n0 5\n", "votes.csv"))
 
 
@@ -140,9 +140,9 @@ def test_a_fourth_column_that_is_no_share_is_refused(text, message):
 
 
 def test_four_columns_stay_refused_and_the_message_says_how_to_go_on():
-    with pytest.raises(TripletFileError) as caught:
+    with pytest.raises(TripletkitError) as caught:
         read("x y z 0.8\n", read_triplets)
     assert "votes.csv:1: expected 3 image names, got 4" in str(caught.value)
     assert "with `columns`, as share=4" in str(caught.value)
-    with pytest.raises(TripletFileError, match="Put names with spaces in quotes"):
+    with pytest.raises(TripletkitError, match="Put names with spaces in quotes"):
         read("x y z w\n", read_triplets)

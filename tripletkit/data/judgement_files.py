@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tripletkit.data.outputs import OutputForm, note_input
+from tripletkit.data.text_files import shorten_line
 from tripletkit.errors import JudgementsError
 
 # "trkj" in the header of the file, so that another program's database is not taken for one.
@@ -206,7 +207,8 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
             connection.set_authorizer(_allow_reading)
             yield connection
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise JudgementsError(f"{path}: damaged, cannot be read: {error}") from error
+        shown = shorten_line(str(error))  # it may hold what stands in the file
+        raise JudgementsError(f"{path}: damaged, cannot be read: {shown}") from error
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
