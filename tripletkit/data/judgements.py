@@ -227,9 +227,7 @@ def open_judgements(
         found = opened
     elif is_database:
         found = _open_database(opened, exclude)
-        if exclude:
-            found = _with_read_as(found, exclude=json.dumps(sorted(exclude)))
-    elif isinstance(opened, pd.DataFrame | Path) or hasattr(opened, "read"):
+    elif _is_table(opened):
         read, record = open_rows(
             opened,
             "triplets",
@@ -243,10 +241,6 @@ def open_judgements(
         found = Judgements(read.triplets, record, read.votes, known, problems=read.problems)
         if votes is not None or truth is not None:
             found = replace(found, votes=None, truth=None)
-        if isinstance(names, str | os.PathLike):
-            found = _with_read_as(found, names=str(Path(names).absolute()))
-        if columns is not None:
-            found = _with_read_as(found, columns=json.dumps(dict(columns)))
     else:
         triplets = opened if isinstance(opened, Triplets) else _take_rows(opened, names)
         record = FileRecord(triplets.source, None, hash_frame(triplets.to_frame()))
@@ -267,12 +261,24 @@ def open_judgements(
             raise SettingsError(
                 "swap", "`swap` exchanges two images; of three images one is the odd one."
             )
-        found = _with_read_as(found._swap(), swap="true")
-    return found
+        found = found._swap()
+    read_as = {
+        "exclude": json.dumps(sorted(exclude)) if exclude else "",
+        "names": str(Path(names).absolute()) if isinstance(names, str | os.PathLike) else "",
+        "columns": json.dumps(dict(columns)) if columns else "",
+        "swap": "true" if swap else "",
+    }
+    said = tuple(pair for pair in read_as.items() if pair[1])
+    record = replace(found.record, read_as=(*found.record.read_as, *said))
+    return replace(found, record=record)
 
 
 def _is_database(given: object) -> bool:
     return isinstance(given, Path) and DATABASE_FORM.is_at(given)
+
+
+def _is_table(given: object) -> bool:
+    return isinstance(given, pd.DataFrame | Path) or hasattr(given, "read")
 
 
 def _as_file(given: Any) -> Any:
@@ -354,20 +360,17 @@ def _read_names(given: Sequence[str] | _PathLike) -> list[str]:
             except ValueError as error:
                 message = f"{source}: expected a JSON list of names: {error}"
                 raise TripletFileError(message) from error
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise TripletFileError(f"{source}: expected a list of names, got another value")
-    found, first_twice = list(names), pd.Series(names, dtype=object)
-    if len(twice := first_twice[first_twice.duplicated()]):
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise TripletFileError(
+                    f"{source}: expected a JSON list of names, got another value"
+                )
+    found = [str(name) for name in names]
+    texts = pd.Series(found, dtype=object)
+    if len(twice := texts[texts.duplicated()]):
         raise TripletFileError(
             f'{source}: expected distinct names, got "{twice.iloc[0]}" more than once'
         )
     return found
-
-
-def _with_read_as(judgements: Judgements, **options: str) -> Judgements:
-    record = judgements.record
-    read_as = (*record.read_as, *options.items())
-    return replace(judgements, record=replace(record, read_as=read_as))
 
 
 def _take_rows(given: object, names: Sequence[str] | _PathLike | None) -> Triplets:
@@ -391,7 +394,7 @@ def open_votes(
         triplets: that they should be on, in the same order; others are refused.
     """
     opened, asked = _as_file(given), None
-    if isinstance(opened, Path | pd.DataFrame) or hasattr(opened, "read"):
+    if _is_table(opened):
         read, record = open_rows(opened, "votes")
         if read.votes is None:
             shown = ", ".join(read.table.columns)
@@ -438,7 +441,7 @@ def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
         opened = _open_database(opened)
     if isinstance(opened, Judgements):
         return opened.as_truth(), opened.record
-    if not isinstance(opened, Path | pd.DataFrame) and not hasattr(opened, "read"):
+    if not _is_table(opened):
         if not isinstance(opened, Truth):
             opened = Truth(read_labels(opened, "the truth"), "the truth")
         digest = hashlib.sha256(opened.labels.tobytes()).hexdigest()
