@@ -70,16 +70,3 @@ def test_a_model_of_all_depths_remembers_them(run, tiny_backbone, toy_competitio
     page = (tmp_path / "r.html").read_text()
     assert "tiny (weights" in page
     assert "tiny at stem_relu (weights" in page
-
-
-@pytest.mark.slow
-def test_the_same_from_python(run, encoder, tiny_backbone, toy_competition, tmp_path):
-    import tripletkit as tk
-
-    out = tmp_path / "f.npz"
-    run("embed", toy_competition.images, "-o", out, "--backbone", encoder, "--preprocess", HOW)
-    of_file = tk.pretrained(str(encoder), preprocess=HOW).embed(toy_competition.images)
-    with np.load(out) as arrays:
-        np.testing.assert_array_equal(of_file.vectors, arrays["vectors"])
-    early = tk.pretrained("tiny", depth="early").embed(toy_competition.images)
-    assert early.vectors.shape == (60, 72)

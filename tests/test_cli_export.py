@@ -49,21 +49,6 @@ def test_exported_embeddings_give_the_answers_of_predict(
     np.testing.assert_allclose(margins, answers, atol=1e-4)
 
 
-@pytest.mark.slow
-def test_export_replaces_only_with_force(export, tmp_path):
-    assert export("-o", tmp_path).exit_code == 0
-    (tmp_path / "notes.txt").write_text("mine")
-    refused = export("-o", tmp_path, code=1)
-    assert "encoder.keras: is there already." in refused.stderr
-    assert "replace it with --force" in refused.stderr
-    assert export("-o", tmp_path, "--force", "-q").stderr == ""
-    (tmp_path / "encoder.keras").write_text("mine")
-    refused = export("-o", tmp_path, "--force")
-    assert "encoder.keras: is not the network encoder" in refused.stderr
-    assert (tmp_path / "encoder.keras").read_text() == "mine"
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
 @pytest.mark.parametrize(
     ("options", "exit_code", "message"),
     [

@@ -143,7 +143,7 @@ def test_a_missing_image_is_refused_or_left_out(draw, toy_images, tmp_path):
     ("options", "exit_code", "message"),
     [
         (["--per-anchor", 2, "--count", 9], 2, "exclude each other"),
-        (["--hard"], 2, "needs something to measure with"),
+        (["--hard"], 2, "--hard or easy needs something to measure with"),
         (["--backbone", "auto"], 2, "measures what is --hard or easy"),
         (["--truth", "t.txt"], 1, "named for two outputs"),
         (["--balance", "weight"], 2, "'image', 'class'"),

@@ -121,14 +121,11 @@ def draw_triplets(
     """
     if per_anchor is not None and count is not None:
         raise SettingsError("count", "`per_anchor` and `count` exclude each other.")
-    if hard is not None and model is None:
+    if (hard is None) != (model is None):
         raise SettingsError(
             "hard",
-            "`hard` needs something to measure with: give a `model`, such as a `backbone` alone.",
-        )
-    if hard is None and model is not None:
-        raise SettingsError(
-            "hard", "a `model` measures what is `hard` or easy: say which of them is wanted."
+            "`hard` or easy needs something to measure with, and a `model`, such as a `backbone` "
+            "alone, measures what is `hard` or easy: give both or neither.",
         )
     outputs = Outputs(overwrite=overwrite)
     file = outputs.optional_file(as_path(output), TRIPLETS_FORM)
@@ -136,7 +133,7 @@ def draw_triplets(
     where = model.cache if cache is None and model is not None else as_path(cache)
     found = read_labelled(labels, open_images(images), where)
     difficulty, labelled = None, found.images
-    if hard is not None and model is not None:
+    if model is not None and hard is not None:
         vectors = _encode(model, found.files, progress)
         distance = model.distance
 
