@@ -13,7 +13,6 @@ import pytest
 import tripletkit as tk
 from tripletkit.errors import FeatureFileError
 from tripletkit.features.given_features import _read_features, open_features
-from tripletkit.search.vector_files import write_vectors
 
 NAMES = ["a.jpg", "b.png", "sub/c.jpg", "d"]
 VALUES = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -31,7 +30,7 @@ def given(tmp_path):
 
 def test_what_embed_writes_is_read(tmp_path):
     for suffix in (".npz", ".parquet"):
-        write_vectors(tmp_path / f"v{suffix}", NAMES, VALUES)
+        tk.Embeddings(NAMES, VALUES, "l2", [None] * 4).write(tmp_path / f"v{suffix}")
         read = _read_features(tmp_path / f"v{suffix}")
         assert list(read.names) == NAMES
         np.testing.assert_array_equal(read.values, VALUES)
@@ -134,7 +133,7 @@ def test_features_from_memory_are_those_of_a_file(tmp_path, given):
     table = pd.DataFrame(VALUES, columns=["f0", "f1", "f2"])
     np.save(tmp_path / "f.npy", VALUES)
     (tmp_path / "f.txt").write_text("\n".join(NAMES) + "\n")
-    write_vectors(tmp_path / "f.csv", NAMES, VALUES)
+    tk.Embeddings(NAMES, VALUES, "l2", [None] * 4).write(tmp_path / "f.csv")
     for form in (
         tmp_path / "f.npy",
         str(tmp_path / "f.csv"),

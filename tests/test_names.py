@@ -25,7 +25,6 @@ from tripletkit.data.triplets import write_triplets
 from tripletkit.evaluation.answer_checks import check_same_questions
 from tripletkit.evaluation.answers import write_answers
 from tripletkit.evaluation.classification import Confusion
-from tripletkit.search.vector_files import write_vectors
 
 FORMULAS = ["=cmd|calc!A0.jpg", "+1.jpg", "-1.jpg", "@SUM(A1)", " =1", "＝1.jpg", "'=1", "''-x"]
 HEADING_WORDS = ["anchor", "positive", "negative", "a", "b", "c", "ref", "image1", "left", "rater"]
@@ -163,13 +162,14 @@ def test_lists_of_held_out_names_read_back(folder, distinct):
 @given(distinct=st.lists(names, min_size=1, max_size=6, unique=True))
 def test_vectors_and_confusions_hold_the_names(folder, distinct):
     vectors = np.ones((len(distinct), 2), np.float32)
-    write_vectors(folder / "vectors.csv", distinct, vectors)
+    embeddings = tk.Embeddings(distinct, vectors, "l2", [None] * len(distinct))
+    embeddings.write(folder / "vectors.csv", overwrite=True)
     kept = {"dtype": {"name": str}, "keep_default_na": False}
     read = pd.read_csv(folder / "vectors.csv", **kept)["name"]
     assert [unguard_formula(name) for name in read] == distinct
-    write_vectors(folder / "vectors.npz", distinct, vectors)
+    embeddings.write(folder / "vectors.npz", overwrite=True)
     assert np.load(folder / "vectors.npz")["names"].tolist() == distinct
-    write_vectors(folder / "vectors.parquet", distinct, vectors)
+    embeddings.write(folder / "vectors.parquet", overwrite=True)
     assert pd.read_parquet(folder / "vectors.parquet")["name"].tolist() == distinct
     Confusion(distinct, np.eye(len(distinct), dtype=int)).write(folder / "confusion.csv")
     heading, *lines = csv.reader((folder / "confusion.csv").open(newline=""))

@@ -16,8 +16,7 @@ from tripletkit.search.approximate import (
     _count_codes,
     needs_codes,
 )
-from tripletkit.search.exact import find_neighbors
-from tripletkit.search.vector_files import find_neighbors_in_parts
+from tripletkit.search.exact import find_neighbors, find_neighbors_in_parts
 
 
 def cut(vectors, size):

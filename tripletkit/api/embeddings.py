@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.outputs import Outputs, as_one_run
+from tripletkit.api.given import PathLike
+from tripletkit.data.names import guard_formula
+from tripletkit.data.outputs import (
+    OutputFile,
+    Outputs,
+    as_one_run,
+    check_suffix,
+    open_output,
+    recorded_form,
+)
+from tripletkit.features.given_features import import_pyarrow
 from tripletkit.results import Result, Section, Table
-from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,19 +109,55 @@ class Embeddings(Result):
         return pd.DataFrame(self.vectors, index=pd.Index(self.names, name="name"))
 
     @as_one_run
-    def write(self, path: str | Path, *, overwrite: bool = False) -> None:
+    def write(self, path: PathLike, *, overwrite: bool = False) -> None:
         """Write names and vectors to a file, whole or not at all.
 
         Args:
-            path: its suffix says the format: `.parquet` (columns name and vector), `.csv` (name,
-                0, 1, ...), or `.npz` (arrays names and vectors).
+            path: its suffix says the format: `.parquet` (columns name and vector, a list of
+                float32 of fixed length), `.csv` (name, 0, 1, ...; with an apostrophe before a name
+                that a spreadsheet would take for a formula), or `.npz` (arrays names and vectors).
             overwrite: replace a file of embeddings that is there; nothing else ever is. Defaults
                 to `False`.
         Raises:
             OutputError: if the suffix is another, or the file cannot be written, or would replace
                 something it may not.
         """
-        path = Path(path)
-        check_vector_suffix(path)
-        file = Outputs(overwrite=overwrite).file(path, vectors_form(path))
-        write_vectors(file, self.names, self.vectors)
+        self._write(open_vector_file(path, overwrite=overwrite))
+
+    def _write(self, file: OutputFile) -> None:
+        with open_output(file, "wb") as out:
+            _WRITERS[file.path.suffix.lower()](out, self.names, self.vectors)
+
+
+def open_vector_file(path: PathLike, *, overwrite: bool) -> OutputFile:
+    """Refuse early what writing would refuse after the work."""
+    path = Path(path)
+    check_suffix(path, _WRITERS)
+    if path.suffix.lower() == ".parquet":
+        import_pyarrow()
+    form = recorded_form(f"a {path.suffix} file of vectors")
+    return Outputs(overwrite=overwrite).file(path, form)
+
+
+def _write_parquet(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
+    pa, pq = import_pyarrow()
+    values = pa.array(np.ascontiguousarray(vectors).ravel())
+    column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+    pq.write_table(pa.table({"name": pa.array(names, pa.string()), "vector": column}), file)
+
+
+def _write_csv(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
+    table = pd.DataFrame(vectors)
+    table.insert(0, "name", [guard_formula(name) for name in names])
+    table.to_csv(file, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _write_npz(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
+    np.savez(file, names=np.array(names, dtype=np.str_), vectors=vectors)
+
+
+_WRITERS: dict[str, Callable[[IO[bytes], Sequence[str], np.ndarray], None]] = {
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".npz": _write_npz,
+}

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.embeddings import Embeddings
+from tripletkit.api.embeddings import Embeddings, open_vector_file
 from tripletkit.api.given import (
     EncoderOptions,
     LabelsLike,
@@ -69,7 +69,6 @@ from tripletkit.search.image_search import (
     find_same,
     list_neighbors,
 )
-from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
 from tripletkit.training.job import EncoderChoice, TrainingSources
 
 logger = logging.getLogger("tripletkit")
@@ -258,10 +257,7 @@ class Model:
         Raises:
             ImageNameError, ImageReadError: if an image is not there or cannot be read.
         """
-        file = None
-        if output is not None:
-            check_vector_suffix(Path(output))
-            file = Outputs(overwrite=overwrite).file(Path(output), vectors_form(Path(output)))
+        file = None if output is None else open_vector_file(output, overwrite=overwrite)
         files = self._list_images(images, names)
         if file is not None and file.path.suffix.lower() != ".npz":
             check_encodable(files.names, str(output))
@@ -276,7 +272,7 @@ class Model:
             [contents[row] for row in kept],
         )
         if file is not None:
-            write_vectors(file, found.names, found.vectors)
+            found._write(file)
             logger.info(
                 "Wrote %s of %s images, %s numbers each: %s.",
                 "embeddings" if self.is_trained else "features",

@@ -82,6 +82,31 @@ def find_neighbors(
     return Neighbors(rows, distances)
 
 
+def find_neighbors_in_parts(
+    parts: Iterator[tuple[int, np.ndarray]],
+    queries: np.ndarray,
+    k: int,
+    distance: str,
+    excluded: Sequence[np.ndarray],
+) -> Neighbors:
+    """Return what `find_neighbors` returns over all parts of a collection."""
+    best: Neighbors | None = None
+    for start, vectors in parts:
+        inside = [
+            rows[(rows >= start) & (rows < start + len(vectors))] - start for rows in excluded
+        ]
+        found = find_neighbors(vectors, queries, k, distance, inside)
+        rows = np.where(found.rows >= 0, found.rows + start, found.rows)
+        if best is not None:
+            rows = np.hstack([best.rows, rows])
+            found = Neighbors(rows, np.hstack([best.distances, found.distances]))
+        query_of, place = np.nonzero(rows >= 0)
+        best = rank_candidates(
+            query_of, rows[query_of, place], found.distances[query_of, place], len(queries), k, []
+        )
+    return best or find_neighbors(np.empty((0, queries.shape[1])), queries, k, distance, excluded)
+
+
 def rank_candidates(
     query_of: np.ndarray,
     rows: np.ndarray,

@@ -26,8 +26,7 @@ from tripletkit.search.approximate import (
     fingerprint_collection,
     needs_codes,
 )
-from tripletkit.search.exact import Neighbors
-from tripletkit.search.vector_files import find_neighbors_in_parts
+from tripletkit.search.exact import Neighbors, find_neighbors_in_parts
 
 # Vectors that train each cell, and images by which an index is measured against exact search.
 _INDEX_TRAIN_PER_CELL = 40
