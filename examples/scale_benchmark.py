@@ -27,7 +27,7 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.extraction import BLOCK_IMAGES
 from tripletkit.features.feature_dataset import DatasetFacts, FeatureDataset, write_part
 from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, count_cells
-from tripletkit.search.vector_files import find_neighbors_in_parts
+from tripletkit.search.exact import find_neighbors_in_parts
 
 PART_IMAGES, N_READ, N_QUESTIONS, N_QUERIES, K = 8192, 10_000, 100_000, 100, 10
 N_ASKED = 10_000  # images that the questions are about
