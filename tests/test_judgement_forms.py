@@ -86,6 +86,16 @@ def test_what_cblearn_reads_is_read():
     text = "".join(f"{n} S u{n} {a} {p} {o}\n" for n, (a, p, o) in enumerate(numbers))
     columns = {"anchor": "4", "positive": "5", "negative": "6"}
     assert decided(open_text(text, "r.txt", columns=columns, names=POOL)) == TRIPLETS
+    # Materials: lists of three places, and how many people said which.
+    votes = [[1, 4] if turned else [4, 1] for turned in TURNED]
+    shown = [[a, o, p] if t else [a, p, o] for (a, p, o), t in zip(numbers, TURNED, strict=True)]
+    text = json.dumps({"answers": shown, "agreement": votes})
+    places = ("anchor", "first", "second")
+    columns = {name: f"answers {n}" for n, name in enumerate(places, 1)}
+    columns |= {"votes_first": "agreement 1", "votes_second": "agreement 2"}
+    assert decided(open_text(text, "t.json", columns=columns, names=POOL)) == TRIPLETS
+    with pytest.raises(TripletkitError, match="got answers 1, answers 2, answers 3, agreement 1"):
+        open_text(text, "t.json")
     # Arrays: list-order; list-boolean and list-count, whose responses are True or 1 for the first.
     places, is_turned = np.array(numbers), np.array(TURNED)
     assert decided(tk.read_judgements(places, names=POOL)) == TRIPLETS

@@ -439,7 +439,7 @@ def _table_of_json(data: bytes, source: str, wanted: Wanted) -> FileTable:
             value = lists[0]
         elif all(isinstance(each, dict | list) for each in value.values()):
             try:
-                return table_of_frame(pd.DataFrame(value).astype(object), source)
+                return table_of_frame(pd.DataFrame(_split_lists(value)).astype(object), source)
             except ValueError as error:
                 raise TripletFileError(
                     f"{source}: expected rows or columns of one length, got others: {error}"
@@ -449,6 +449,19 @@ def _table_of_json(data: bytes, source: str, wanted: Wanted) -> FileTable:
     if not isinstance(value, list):
         raise TripletFileError(f"{source}: expected JSON rows, got {shorten_line(str(value))}")
     return _table_of_rows(list(range(1, len(value) + 1)), value, [], source)
+
+
+def _split_lists(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns without lists of one length in them: `answers` as `answers 1`, `answers 2`."""
+    found: dict[str, Any] = {}
+    for name, cells in columns.items():
+        widths = {len(cell) if isinstance(cell, list) else 0 for cell in cells}
+        if isinstance(cells, list) and len(widths) == 1 and min(widths) > 1:
+            parts = enumerate(zip(*cells, strict=True), 1)
+            found |= {f"{name} {number}": list(part) for number, part in parts}
+        else:
+            found[name] = cells
+    return found
 
 
 def _frame_of_coco(value: dict[str, Any], source: str) -> pd.DataFrame:
