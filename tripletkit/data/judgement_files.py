@@ -64,7 +64,6 @@ class Answer:
     """One answer to one question, as it stands after all undoing.
 
     Attributes:
-        judge: name.
         question: its number in the database; of a grid, a number that no question has.
         triplet: names of anchor, first and second image, as the question has them.
         how: how it was chosen: `random`, `margin`, `disagreement`, `gold`, `grid` or

@@ -198,21 +198,13 @@ def open_judgements(
     """Return judgements, whatever they are given as, and log how they were understood.
 
     Args:
-        given: a file (text, CSV, TSV, JSON, JSON lines, Parquet, or a database of judgements), an
-            open binary file, a table, `Triplets`, integer rows, or `Judgements`.
-        names: of the images that numbers are places of: a list, or a file of one name a line or
-            of a JSON list.
-        columns: `columns.FIELDS` -> heading, or place from 1, where the headings do not say what
-            they are. `odd` is also `"last"`, `"first"` or `"second"`: that image of every row.
-        swap: take the other image for the nearer one in every row.
+        names, columns, swap, exclude: see `tripletkit.read_judgements`.
         votes, truth: see `open_votes`, `open_truth`.
-        exclude: of a database, names of judges to leave out.
         with_problems: keep lines that cannot be read as `problems`, instead of refusing the file.
         prefix: before the names of the settings `votes` and `truth` in messages, as `val_`.
     Raises:
         TripletFileError, VoteFileError, AnswerFileError: if something cannot be read, or does not
-            belong together. The message holds the first ten problems as
-            `file:line: expected ..., got ...` and their number.
+            belong together, with the first ten problems and their number.
     """
     opened = _as_file(given)
     is_database = _is_database(opened)

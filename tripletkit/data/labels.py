@@ -80,11 +80,7 @@ class ImageLabels:
         return cls(classes, np.array(found, dtype=np.int32))
 
     def groups(self) -> np.ndarray:
-        """Return `(n_names,)` integers: the class of each name, or one of its own without a label.
-
-        Raises:
-            LabelFileError: if none has a label.
-        """
+        """Return `(n_names,)` integers: the class of each name, or one of its own."""
         if not self.classes:
             raise LabelFileError("expected `groups` of the images, got none of their names")
         own = len(self.classes) + np.arange(len(self.of_image))
@@ -150,9 +146,6 @@ def open_labels(
             label. A column `split` has the parts.
         folder: of the images, in which a folder of classes lies. Defaults to the current one.
         columns: which columns hold `name` and `label`, by their headings or numbers from 1.
-    Raises:
-        LabelFileError: if it is no such thing, or gives a name two labels. The message holds the
-            first ten problems as `file:line: expected ..., got ...` and their number.
     """
     if isinstance(given, ClassLabels):
         return given

@@ -117,9 +117,7 @@ def open_table(
 ) -> tuple[FileTable, FileRecord]:
     """Return the table that something is, whatever its form; refuse a heading that is not known.
 
-    Args:
-        wanted: what is looked for in it.
-        columns: what the user calls the columns; see `columns.find_roles`.
+    `columns` are what the user calls them, see `columns.find_roles`.
     """
     if isinstance(given, pd.DataFrame):
         return table_of_frame(given), FileRecord("DataFrame", None, hash_frame(given))
