@@ -6,10 +6,11 @@ import io
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from opened import open_text, read_triplets, rows_of, scan_triplets
 
-from tripletkit import DataWarning, TripletkitError
+from tripletkit import DataWarning, TripletkitError, Triplets, read_judgements
 
 
 def read(text, name="t.csv"):
@@ -183,3 +184,54 @@ def test_columns_of_votes_are_votes(columns, rows, share):
 def test_votes_that_cannot_be_read_are_refused_by_line():
     with pytest.raises(TripletkitError, match=r"t\.csv:2: expected two numbers of votes"):
         open_text("a,b,c,votes_b,votes_c\nx,y,z,1,1e308\n")
+
+
+FRAME = pd.DataFrame(
+    {"judge": [1, 2], "negative": ["c", "b"], "Anchor": ["a", "00123"], "positive": ["b", "a"]}
+)
+
+
+def test_a_frame_is_read_by_its_columns_in_any_order():
+    triplets = read_judgements(FRAME).triplets
+    assert rows_of(triplets) == [("a", "b", "c"), ("00123", "a", "b")]
+    assert triplets.rows.dtype == np.int32
+    assert triplets.place(1) == "DataFrame:1"
+    no_heading = read_judgements(pd.DataFrame([["x", "y", "z"]]))
+    assert rows_of(no_heading.triplets) == [("x", "y", "z")]
+
+
+@pytest.mark.parametrize(
+    ("frame", "columns", "message"),
+    [
+        (pd.DataFrame({"x": ["a"], "y": ["b"], "z": ["c"]}), None, "got x, y, z"),
+        (FRAME, {"anchor": "Anchor", "negative": "other"}, 'a column "other"'),
+        (FRAME, {"anchor": "Anchor", "winner": "judge", "x": "y"}, "expected one of"),
+        (pd.DataFrame({"a": [123], "b": ["x"], "c": ["y"]}), None, 'column "a".*got 123'),
+        (pd.DataFrame({"a": ["x"], "b": [None], "c": ["y"]}), None, 'column "b".*got None'),
+        (pd.DataFrame({"a": ["x"], "b": [""], "c": ["y"]}), None, "an empty one"),
+    ],
+)
+def test_other_frames_are_refused(frame, columns, message):
+    with pytest.raises(TripletkitError, match=message):
+        read_judgements(frame, columns=columns)
+
+
+def test_from_array_leaves_out_names_that_no_row_has():
+    triplets = Triplets.from_array([[3, 0, 1]], ["p", "q", "unused", "r"])
+    assert triplets.names == ["r", "p", "q"]
+    assert rows_of(triplets) == [("r", "p", "q")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "message"),
+    [
+        ([[0, 1]], ["a", "b"], r"shape \(n_triplets, 3\)"),
+        ([[0.0, 1.0, 2.0]], ["a", "b", "c"], "integer array.*got float64"),
+        ([[0, 1, 3]], ["a", "b", "c"], "from 0 to 2, got 0 to 3"),
+        ([[0, 1, -1]], ["a", "b", "c"], "got -1 to 1"),
+        ([[0, 1, 2]], ["a", "b", "a"], 'distinct names, got "a"'),
+    ],
+)
+def test_from_array_refuses_other_arrays(rows, names, message):
+    with pytest.raises(TripletkitError, match=message):
+        Triplets.from_array(np.array(rows), names)
