@@ -136,7 +136,7 @@ def follow(task: Task, settings: Settings) -> list[float]:
 
 def draw(curves: dict[str, np.ndarray], steps: np.ndarray, frozen: float) -> Figure:
     """Return the figure of `(n_seeds, n_epochs + 1)` accuracies of each way."""
-    (axes,) = make_axes(7, 4, LIGHT)
+    figure, (axes,) = make_axes(7, 4, LIGHT)
     colours = (LIGHT.right, LIGHT.classes[2], LIGHT.wrong)
     for (name, curve), colour in zip(curves.items(), colours, strict=True):
         axes.plot(steps, curve.mean(axis=0), color=colour, label=name)
@@ -145,7 +145,7 @@ def draw(curves: dict[str, np.ndarray], steps: np.ndarray, frozen: float) -> Fig
     axes.set_ylim(min(frozen, np.percentile([c[:, 1:] for c in curves.values()], 2)) - 0.01)
     label_axes(axes, LIGHT, "Mined and random triplets", "steps", "validation accuracy")
     add_legend(axes, LIGHT, loc="center right")
-    return axes.figure
+    return figure
 
 
 def compare_batches(task: Task, epochs: int, seeds: list[int], figure_file: Path) -> str:

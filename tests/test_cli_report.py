@@ -164,66 +164,66 @@ def test_csv_has_every_row(reported):
     assert (table["right"] == (table["margin"] > 0)).all()
 
 
+@pytest.fixture
+def report(tripletkit, tiny_backbone, tmp_path):
+    """Write a report; return the page and what was said."""
+
+    def write(*words):
+        path = tmp_path / "r.html"
+        result = tripletkit("report", *words, "-o", path, code=0)
+        return path.read_text(encoding="utf-8"), result.stderr
+
+    return write
+
+
+def lead(text):
+    return re.search(r'<p class="lead">(.*?)</p>', text, re.S).group(1)
+
+
 @pytest.mark.slow
-def test_rows_that_do_not_fit_are_left_to_predict(
-    tripletkit, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
-):
+def test_rows_that_do_not_fit_are_left_to_predict(report, toy_model, reported, monkeypatch):
     monkeypatch.setattr("tripletkit.reporting.page._PAGE_BYTES", 500_000)
-    path = tmp_path / "r.html"
-    arguments = ["report", toy_model, "--triplets", reported.triplets, "--images", reported.images]
-    tripletkit(*[*arguments, "-o", path], code=0)
-    assert "All rows are too many for this page" in path.read_text(encoding="utf-8")
-    assert 'id="download"' not in path.read_text(encoding="utf-8")
+    known = ["--triplets", reported.triplets, "--images", reported.images]
+    text, _ = report(toy_model, *known)
+    assert "All rows are too many for this page" in text and 'id="download"' not in text
 
 
 def test_accuracy_is_that_of_predict_and_score(tripletkit, tiny_backbone, toy_model, reported):
     known = ["--images", reported.images, "--model", toy_model]
     answers = reported.path.with_name("answers.csv")
-    for arguments in (
-        ["predict", reported.triplets, *known, "-o", answers],
-        ["score", answers, reported.truth, "--json"],
-    ):
-        result = tripletkit(*arguments, code=0)
+    tripletkit("predict", reported.triplets, *known, "-o", answers, code=0)
+    result = tripletkit("score", answers, reported.truth, "--json", code=0)
     accuracy = json.loads(result.stdout)["accuracy"]
-    assert f"Right on <strong>{accuracy:.1%}</strong> of 200 triplets" in (
-        reported.path.read_text(encoding="utf-8")
-    )
+    said = lead(reported.path.read_text(encoding="utf-8"))
+    assert f"Right on <strong>{accuracy:.1%}</strong> of 200 triplets" in said
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
-def test_without_triplets_it_says_so_first(tripletkit, tiny_backbone, toy_model, tmp_path):
-    path = tmp_path / "r.html"
-    tripletkit("report", toy_model, "-o", path, code=0)
-    text = path.read_text()
+def test_without_triplets_it_says_so_first(report, toy_model):
+    text, _ = report(toy_model)
     first = re.search(r'<ul class="warnings">\s*<li>(.*?)</li>', text, re.S).group(1)
     assert "learned from" in first
     # The first accuracy is that of held-out images, never of what the model learned from.
     pooled = read_record(toy_model)["pooled"]["trained"]
-    lead = re.search(r'<p class="lead">(.*?)</p>', text, re.S).group(1)
-    assert (
-        f"<strong>{pooled['accuracy']:.1%}</strong> of {pooled['n_triplets']:,} triplets held"
-        in lead
-    )
+    said = f"<strong>{pooled['accuracy']:.1%}</strong> of {pooled['n_triplets']:,} triplets held"
+    assert said in lead(text)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_the_headline_leaves_out_what_was_learned_from(
-    tripletkit, tiny_backbone, toy_model, toy_competition, tmp_path
+    report, toy_model, toy_competition, tmp_path
 ):
     """Also where it comes back among others, the other way round."""
     trained_on, others = map(read_triplets, (toy_competition.train, toy_competition.test))
-    given, path = tmp_path / "t.txt", tmp_path / "r.html"
     shared = trained_on.rows[:30, [0, 2, 1]]
     names = [*others.names, *trained_on.names]
-    write_triplets(given, names, [*others.rows, *(shared + len(others.names))])
-    arguments = ["report", toy_model, "--triplets", given, "-o", path]
-    tripletkit(*arguments, code=0)
-    text, n_all = path.read_text(), len(others) + 30
+    write_triplets(tmp_path / "t.txt", names, [*others.rows, *(shared + len(others.names))])
+    text, _ = report(toy_model, "--triplets", tmp_path / "t.txt")
+    n_all = len(others) + 30
     assert f"The model learned from 30 of these {n_all:,} triplets" in text
-    lead = re.search(r'<p class="lead">(.*?)</p>', text, re.S).group(1)
-    assert f"</strong> of {len(others):,} triplets of t.txt" in lead
+    assert f"</strong> of {len(others):,} triplets of t.txt" in lead(text)
 
 
 def test_names_alone_have_one_row_where_all_say_the_same(reported):
@@ -241,48 +241,42 @@ def test_the_training_is_told_in_words(reported):
         assert dump not in section.partition("<footer>")[0]
 
 
-class TestOfSeveralModels:
-    @pytest.fixture
-    def models(self, toy_model, tmp_path):
-        """The same model twice: nothing differs, and nothing may be said to."""
-        return [Path(shutil.copytree(toy_model, tmp_path / name)) for name in ("m", "n")]
-
-    @pytest.mark.slow
-    def test_they_stand_side_by_side(self, tripletkit, tiny_backbone, models, reported, tmp_path):
-        path = tmp_path / "r.html"
-        known = ["--triplets", reported.triplets, "--truth", reported.truth]
-        tripletkit("report", *models, *known, "--images", reported.images, "-o", path, code=0)
-        text = path.read_text(encoding="utf-8")
-        assert "<title>tripletkit: m, n</title>" in text
-        assert text.count('class="plane"') == 2
-        assert re.search(r"margin of m\s*</th>\s*<th.*?>margin of n", text)
-        pair = text.partition('id="pairs"')[2].partition("</tbody>")[0]
-        assert "+0.0" in pair and "1.0000" in pair
-        assert text.partition("</table>")[0].count("frozen features, cosine, of") == 1
-        assert 'data-kind="models differ"' not in text
-        assert path.stat().st_size < 5e6
-        packed = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S).group(1))
-        rows = gzip.decompress(base64.b64decode(packed.partition(",")[2])).decode()
-        assert "m: margin,m: right,n: d_positive" in rows
-
-    def test_what_cannot_be_compared_is_refused_first(self, tripletkit, models, tmp_path):
-        result = tripletkit("report", *models, "-o", tmp_path / "r.html", code=2)
-        assert "Say which to take with --triplets" in result.stderr
-        result = tripletkit("report", *(tmp_path / f"no{n}" for n in range(7)), code=2)
-        assert "expected at most 6 models on a page, got 7" in result.stderr
+@pytest.fixture
+def models(toy_model, tmp_path):
+    """The same model twice: nothing differs, and nothing may be said to."""
+    return [Path(shutil.copytree(toy_model, tmp_path / name)) for name in ("m", "n")]
 
 
 @pytest.mark.slow
-def test_held_out_draws_of_the_training_are_shown(
-    tripletkit, tiny_backbone, toy_competition, tmp_path
-):
-    model, path = tmp_path / "m", tmp_path / "r.html"
+def test_several_models_stand_side_by_side(report, models, reported):
+    known = ["--triplets", reported.triplets, "--truth", reported.truth]
+    text, _ = report(*models, *known, "--images", reported.images)
+    assert "<title>tripletkit: m, n</title>" in text
+    assert text.count('class="plane"') == 2
+    assert re.search(r"margin of m\s*</th>\s*<th.*?>margin of n", text)
+    pair = text.partition('id="pairs"')[2].partition("</tbody>")[0]
+    assert "+0.0" in pair and "1.0000" in pair
+    assert text.partition("</table>")[0].count("frozen features, cosine, of") == 1
+    assert 'data-kind="models differ"' not in text
+    assert len(text.encode()) < 5e6
+    packed = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S).group(1))
+    rows = gzip.decompress(base64.b64decode(packed.partition(",")[2])).decode()
+    assert "m: margin,m: right,n: d_positive" in rows
+
+
+def test_models_that_cannot_be_compared_are_refused_first(tripletkit, models, tmp_path):
+    result = tripletkit("report", *models, "-o", tmp_path / "r.html", code=2)
+    assert "Say which to take with --triplets" in result.stderr
+    result = tripletkit("report", *(tmp_path / f"no{n}" for n in range(7)), code=2)
+    assert "expected at most 6 models on a page, got 7" in result.stderr
+
+
+@pytest.mark.slow
+def test_held_out_draws_of_the_training_are_shown(report, tripletkit, toy_competition, tmp_path):
+    model = tmp_path / "m"
     train = ["train", toy_competition.train, toy_competition.images, "-o", model]
-    train += ["--backbone", "tiny", "--epochs", 2, "--learning-curve"]
-    tripletkit(*train, code=0)
-    report = ["report", model, "--triplets", toy_competition.test, "-o", path]
-    tripletkit(*report, code=0)
-    text = path.read_text()
+    tripletkit(*train, "--backbone", "tiny", "--epochs", 2, "--learning-curve", code=0)
+    text, _ = report(model, "--triplets", toy_competition.test)
     assert "held-out draws of its training</th>" in text
     assert f"{read_record(model)['pooled']['trained']['accuracy']:.1%}" in text
     assert "No triplets were held out" not in text
@@ -297,9 +291,8 @@ def test_a_broken_run_leaves_the_old_report(
     path = tmp_path / "r.html"
     old = '<meta name="generator" content="tripletkit">'
     path.write_text(old)
-    arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path, "--force"]
-    result = tripletkit(*arguments, code=1)
-    assert "there is no image" in result.stderr
+    words = ["report", toy_model, "--triplets", reported.triplets, "-o", path, "--force"]
+    assert "there is no image" in tripletkit(*words, code=1).stderr
     assert path.read_text() == old
 
 

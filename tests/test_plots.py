@@ -15,7 +15,7 @@ from tripletkit.evaluation.pooled import fit_learning_curve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures, style
 from tripletkit.reporting.projections import choose_apart, project_embeddings
-from tripletkit.reporting.style import DARK, LIGHT, MARKERS, recolour, render_figure
+from tripletkit.reporting.style import DARK, LIGHT, MARKERS, darken, render_figure
 
 KINDS = ["history", "distances", "margins", "map", "confusion"]
 HISTORY = pd.DataFrame(
@@ -147,7 +147,7 @@ def test_a_figure_in_other_colours_is_the_one_that_would_be_drawn():
     ):
         light, dark = (render_figure(draw(*data, theme=theme), "svg") for theme in (LIGHT, DARK))
         assert b"<image" not in light
-        assert without_ids(recolour(light, LIGHT, DARK)) == without_ids(dark)
+        assert without_ids(darken(light)) == without_ids(dark)
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
@@ -215,7 +215,7 @@ def test_labels_stand_in_figures_as_they_are(labels):
 
 
 def test_a_title_stands_as_it_is():
-    (axes,) = style.make_axes(3, 2, LIGHT)
+    figure, (axes,) = style.make_axes(3, 2, LIGHT)
     style.label_axes(axes, LIGHT, r"$\frac of $images", "x", "y")
-    root = ElementTree.fromstring(render_figure(axes.figure, "svg"))
+    root = ElementTree.fromstring(render_figure(figure, "svg"))
     assert r"$\frac of $images" in {element.text for element in root.iter()}

@@ -61,7 +61,7 @@ def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -
         ("held_out_accuracy", "Held-out accuracy", "share answered right"),
     ]
     panels = [panel for panel in panels if history[panel[0]].notna().any()]
-    drawn = make_axes(3.4 * len(panels), 3.1, theme, len(panels))
+    figure, drawn = make_axes(3.4 * len(panels), 3.1, theme, len(panels))
     for axes, (column, title, unit) in zip(drawn, panels, strict=True):
         axes.axvline(best_epoch, color=theme.muted, linestyle="--", linewidth=1)
         axes.plot(history["epoch"], history[column], color=theme.right, marker="o", markersize=4)
@@ -71,12 +71,12 @@ def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -
         elif column != "loss":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         label_axes(axes, theme, title, f"epoch (dashed: {best_epoch}, kept)", unit)
-    return _figure_of(axes)
+    return figure
 
 
 def draw_learning_curve(curve: LearningCurve, theme: Theme = LIGHT) -> Figure:
     """Draw accuracy against the number of judgements, measured and as the fit goes on."""
-    (axes,) = make_axes(6.4, 3.6, theme)
+    figure, (axes,) = make_axes(6.4, 3.6, theme)
     n, most = np.array(curve.n_triplets), curve.n_now + curve.n_more
     ahead = np.linspace(n[0], most, 200)
     line: dict[str, Any] = {"color": theme.muted, "linestyle": "--", "linewidth": 1.2}
@@ -107,7 +107,7 @@ def draw_learning_curve(curve: LearningCurve, theme: Theme = LIGHT) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     label_axes(axes, theme, "Accuracy on held-out images", "judgements", "answered right")
     add_legend(axes, theme, loc="best")
-    return _figure_of(axes)
+    return figure
 
 
 def draw_distances(
@@ -122,7 +122,7 @@ def draw_distances(
 
     Where the hardest triplets were chosen, `kept_margin` is the largest margin of theirs.
     """
-    axes, apart = make_axes(9.6, 4.3, theme, 2)
+    figure, (axes, apart) = make_axes(9.6, 4.3, theme, 2)
     unit = _DISTANCE_LABELS[distance]
     high = max(to_positive.max(), to_negative.max()) * 1.03 or 1.0
     shown = np.linspace(0, len(to_positive) - 1, min(len(to_positive), _MOST_POINTS)).astype(int)
@@ -157,12 +157,6 @@ def draw_distances(
     apart.set_ylim(top=1.25 * apart.get_ylim()[1])
     label_axes(apart, theme, "How far apart the two are", unit, "triplets")
     add_legend(apart, theme, loc="upper left", ncols=2)
-    return _figure_of(axes)
-
-
-def _figure_of(axes: Axes) -> Figure:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
     return figure
 
 
@@ -189,7 +183,7 @@ def draw_distribution(
     which may be infinite, and `quantiles` the shares of all distances of the kind that these are; 0
     and 1 have no line. `title` says what images these are.
     """
-    (axes,) = make_axes(8.6, 4.6, theme)
+    figure, (axes,) = make_axes(8.6, 4.6, theme)
     edges, *counts = distribution.coarsen(_N_FINE_BINS)
     kinds = (
         ("one class", "positives", theme.right, None, "\\"),
@@ -219,7 +213,7 @@ def draw_distribution(
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     label_axes(axes, theme, title, _DISTANCE_LABELS[distance], "share of the pairs of its kind")
     add_legend(axes, theme, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-    return _figure_of(axes)
+    return figure
 
 
 def _mark_cut(axes: Axes, at: float, text: str, colour: str, theme: Theme) -> None:
@@ -241,7 +235,7 @@ def draw_margins(
     margins: np.ndarray, by_margin: Sequence[Slice], distance: str, theme: Theme = LIGHT
 ) -> Figure:
     """Draw accuracy against the size of the margin, and how often each margin occurs."""
-    axes, margin_axes = make_axes(9.6, 3.9, theme, 2)
+    figure, (axes, margin_axes) = make_axes(9.6, 3.9, theme, 2)
     unit = _DISTANCE_LABELS[distance]
     lowest = 0.5
     for part in by_margin:
@@ -264,7 +258,7 @@ def draw_margins(
     x = "d(anchor, negative) - d(anchor, positive)"
     label_axes(margin_axes, theme, "Margins", x, "triplets")
     add_legend(margin_axes, theme, loc="upper left")
-    return _figure_of(axes)
+    return figure
 
 
 def draw_map(
@@ -275,7 +269,7 @@ def draw_map(
     theme: Theme = LIGHT,
 ) -> Figure:
     """Draw the embeddings on a plane, with images where there is room."""
-    (axes,) = make_axes(9.6, 7.6, theme)
+    figure, (axes,) = make_axes(9.6, 7.6, theme)
     imaged = choose_apart(places, 0.075, _MAP_THUMBNAILS)
     is_dot = np.ones(len(places), dtype=bool)
     is_dot[imaged] = False
@@ -293,7 +287,7 @@ def draw_map(
         add_legend(axes, theme, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=[], yticks=[])
     label_axes(axes, theme, f"{len(places):,} images by their embeddings ({projection})", "", "")
-    return _figure_of(axes)
+    return figure
 
 
 def _legend_label(label: str) -> str:
@@ -311,8 +305,7 @@ def _add_thumbnail(axes: Axes, place: np.ndarray, path: Path, colour: str, theme
 def draw_confusion(counts: np.ndarray, labels: Sequence[str], theme: Theme = LIGHT) -> Figure:
     """Draw how often each label was taken for another."""
     side = min(max(4.2, 0.55 * len(labels) + 1.8), 14)
-    (axes,) = make_axes(side + 0.8, side, theme)
-    figure = _figure_of(axes)
+    figure, (axes,) = make_axes(side + 0.8, side, theme)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap=theme.scale, vmin=0, vmax=1)
     axes.grid(False)

@@ -28,7 +28,7 @@ from tripletkit.reporting.findings import (
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.page_parts import PageParts, pack_rows
 from tripletkit.reporting.projections import PROJECTIONS
-from tripletkit.reporting.style import DARK, LIGHT, recolour, render_figure
+from tripletkit.reporting.style import DARK, LIGHT, darken, render_figure
 
 _TEMPLATE, _SCRIPT = "report.html.j2", "report.js"
 _PAGE_BYTES = 4_900_000
@@ -194,7 +194,7 @@ def _draw(
         # Pixels have their colours, which no text can exchange.
         dark = render_figure(function(*data, theme=DARK), "svg")
     else:
-        dark = recolour(light, LIGHT, DARK)
+        dark = darken(light)
     in_light, in_dark = (data_uri(svg, "image/svg+xml") for svg in (light, dark))
     return _DrawnFigure(name, text, in_light, in_dark, float(figure.get_figwidth()))
 

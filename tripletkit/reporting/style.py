@@ -118,8 +118,10 @@ DARK = Theme(
 )
 
 
-def make_axes(width_in: float, height_in: float, theme: Theme, n: int = 1) -> list[Axes]:
-    """Return axes beside each other in a new figure; nothing global is touched."""
+def make_axes(
+    width_in: float, height_in: float, theme: Theme, n: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Return a new figure with axes beside each other; nothing global is touched."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained", facecolor=theme.background)
     FigureCanvasAgg(figure)
     found = []
@@ -133,7 +135,7 @@ def make_axes(width_in: float, height_in: float, theme: Theme, n: int = 1) -> li
         axes.grid(True, color=theme.grid, linewidth=0.6)
         axes.set_axisbelow(True)
         found.append(axes)
-    return found
+    return figure, found
 
 
 def text_style(theme: Theme, size: float) -> dict[str, Any]:
@@ -142,14 +144,9 @@ def text_style(theme: Theme, size: float) -> dict[str, Any]:
 
 
 def plain_text(text: str) -> str:
-    """Return a text of the user's so that matplotlib shows it as it is.
+    """Return a text of the user's so that matplotlib shows it as it is, not as a formula.
 
-    Between two dollar signs it would typeset formulas, and fail at what is none, such as the
-    label `$\\alpha_{$`. Every text that is not our own goes through here, once.
-
-    Example:
-        >>> plain_text("5 $ or 6 $")
-        '5 \\\\$ or 6 \\\\$'
+    Every text that is not our own goes through here, once.
     """
     return text.replace("$", r"\$")
 
@@ -174,18 +171,14 @@ def write_figure(file: OutputFile, figure: Figure) -> None:
         opened.write(data)
 
 
-def recolour(svg: bytes, light: Theme, dark: Theme) -> bytes:
-    """Return an SVG figure as it would be in another theme.
+def darken(svg: bytes) -> bytes:
+    """Return a light SVG figure as it is on a dark page, without drawing it again.
 
-    It saves drawing the figure again. Colours of classes stay, as they do not go over one by one,
-    and so do pixels.
+    Colours of classes stay, as they do not go over one by one, and so do pixels.
     """
     names = ("background", "text", "muted", "grid", "right", "wrong")
-    colours = {
-        getattr(light, name).lower().encode(): getattr(dark, name).lower().encode()
-        for name in names
-    }
-    return re.sub(b"|".join(colours), lambda found: colours[found[0]], svg)
+    dark = {getattr(LIGHT, name).lower().encode(): getattr(DARK, name) for name in names}
+    return re.sub(b"|".join(dark), lambda found: dark[found[0]].lower().encode(), svg)
 
 
 def render_figure(figure: Figure, form: str) -> bytes:
