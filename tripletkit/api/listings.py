@@ -211,7 +211,7 @@ def clear_cache(cache: PathLike | None = None) -> int:
 def prune_cache(
     cache: PathLike | None = None, *, unused_days: int = defaults.PRUNE_UNUSED_DAYS
 ) -> int | None:
-    """Drop features of images that are gone or changed, and of backbones long unused.
+    """Delete features of images that are gone or changed, and of backbones long unused.
 
     Args:
         cache: folder of the feature store. Defaults to the user's.

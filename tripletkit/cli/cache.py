@@ -59,7 +59,7 @@ def clear(cache: Path | None, yes: bool) -> None:
 )
 @takes("cache")
 def prune(cache: Path | None, unused_days: int) -> None:
-    """Drop features of images that are gone or changed, and of backbones long unused.
+    """Delete features of images that are gone or changed, and of backbones long unused.
 
     \b
     tripletkit cache prune --unused-days 30

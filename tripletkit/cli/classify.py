@@ -45,7 +45,7 @@ from tripletkit.cli.parameters import (
 @seed_option
 @takes("images", "labels", "overwrite", "as_json", "progress")
 def classify(**given: Any) -> Any:
-    """Say the classes of held-out images by their embeddings, and how often that is right.
+    """Classify held-out images by their embeddings, and print how often that is right.
 
     \b
     tripletkit classify labels.csv images/ --held-out val.txt
@@ -53,8 +53,8 @@ def classify(**given: Any) -> Any:
     tripletkit classify images/train images/ --held-out images/test --backbone auto
 
     LABELS is a CSV with the columns name and label, or a folder inside IMAGES with a subfolder
-    for each class. A class is said by the nearest class center and by the vote of the nearest
-    neighbours among the reference, the images that are not held out. Beside a model's embeddings
-    stand the frozen features that they are made from.
+    for each class. Two methods choose a class: the nearest class center, and the vote of the
+    nearest neighbours among the reference, the images that are not held out. The frozen features
+    are measured too.
     """
     return tk.classify(**given)

@@ -160,7 +160,8 @@ def collect(
 
     Every answer is on the disk before the next question is shown. The database is a triplet file
     for all other commands: `tripletkit train judgements.sqlite photos/`. Stop with Ctrl-C; the
-    same command goes on, with the same links, and says what is other than at the last start.
+    same command goes on, with the same links, and prints which options have changed since the last
+    start.
     """
     judges = settings["judge"]
     if answer_files:

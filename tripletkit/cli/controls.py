@@ -28,9 +28,9 @@ from tripletkit.cli.parameters import INPUT_FILE, JUDGEMENTS
 )
 @takes("judgements", "as_json")
 def controls(**given: Any) -> Any:
-    """Print what VAL can be answered from the file names in TRAIN, without any image.
+    """Print how much of VAL the file names in TRAIN answer, without any image.
 
-    A model is worth only what it scores above these.
+    Only what a model scores above these comes from the images.
 
     \b
     tripletkit controls train.txt val.txt

@@ -46,7 +46,7 @@ def extract(ray: str | None, **given: Any) -> Any:
     tripletkit extract list.txt -o features/ --backbone resnet50 --shard 3/16
     tripletkit extract images/ -o features/ --ray
 
-    Images that are in the folder are left alone, so that the same command goes on after anything
-    that stopped it. An image that cannot be read becomes a row with the reason.
+    Images whose features are in the folder are skipped, so the same command resumes after an
+    interruption. An image that cannot be read becomes a row with the reason.
     """
     return tk.extract(**given, ray=ray == "local" or ray or False)

@@ -59,7 +59,7 @@ def finetune(output: Path, **given: Any) -> Any:
 
     Learns from the triplets and images that MODEL was trained on, from the pixels, with a
     checkpoint after every epoch that --resume goes on from. Says what that costs before it
-    starts, and prints the accuracy beside that of MODEL. It needs many images to gain.
+    starts, and prints the accuracy beside that of MODEL. It gains where images are many.
     """
     result = tk.finetune(**given, output=output, command=this_line())
     say_where(output)

@@ -20,7 +20,7 @@ from tripletkit.cli.parameters import INPUT_FILE, NAMED_FILE
 )
 @takes("as_json", "exclude")
 def judges(**given: Any) -> Any:
-    """Show each judge's answers, speed, steadiness and agreement, and who looks careless.
+    """Show each judge's answers, speed, consistency and agreement, and which judges look careless.
 
     \b
     tripletkit judges judgements.sqlite

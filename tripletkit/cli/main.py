@@ -96,8 +96,7 @@ def tripletkit(**_of_run: object) -> None:
     tripletkit predict test.txt > preds.csv
     tripletkit score preds.csv truth.csv
 
-    The options below are heeded by every command that they can mean something to, and may stand
-    before or after its name.
+    Every command takes those of the options below that apply to it, before or after its name.
     """
 
 

@@ -53,7 +53,7 @@ def report(
     tripletkit report m1 m2 m3 --triplets val.txt --labels labels.csv
     tripletkit report m1 --triplets val.txt --serve
 
-    The page holds its images and asks the network for nothing, so it can be sent by mail.
+    The page contains its images and uses no network, so it can be sent by mail.
     """
     if not serve:
         tk.report(model, output, overwrite=overwrite, **given)

@@ -41,7 +41,7 @@ from tripletkit.cli.parameters import JUDGEMENTS, OUTPUT_FOLDER, FiniteRange, Wh
 @seed_option
 @takes("judgements", "overwrite", "as_json")
 def split(**given: Any) -> Any:
-    """Split a triplet file into training and validation, and say what that costs.
+    """Split a triplet file into training and validation, and print how many triplets that drops.
 
     \b
     tripletkit split train.txt -o split/ --by component
@@ -49,7 +49,7 @@ def split(**given: Any) -> Any:
     tripletkit split train.txt -o folds/ --by image --folds 5
     tripletkit split train.txt -o split/ --groups patients.csv
 
-    By image no image is on both sides: the score tells how new images will do, and triplets
+    By image no image is on both sides: the score is one for new images, and triplets
     between the sides are dropped. By component no pair is on both sides, and every triplet is
     kept. At random, remembering names can be enough to score well.
     """
