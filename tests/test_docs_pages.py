@@ -246,6 +246,15 @@ def test_blocks_of_the_page_run(page, desk):
         assert set(names["search"].best_params_) == {"dim", "margin"}
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::tripletkit.TripletkitWarning")
+def test_the_python_of_the_readme_runs(desk):
+    (code,) = [text for kind, text in runnable(TOP / "README.md") if kind == "python"]
+    # Without a try to download weights.
+    exec(code.replace('"images/")', '"images/", backbone="efficientnet-lite0")', 1), {})
+    assert Path("m1", "model.json").exists()
+
+
 def code_cells() -> list[str]:
     notebook = json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))
     assert not any(cell.get("outputs") for cell in notebook["cells"])
