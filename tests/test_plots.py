@@ -152,7 +152,7 @@ def test_a_figure_in_other_colours_is_the_one_that_would_be_drawn():
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_no_two_labels_look_alike(theme):
-    marks = [figures.class_mark(number, theme) for number in range(7 * len(MARKERS))]
+    marks = [figures._class_mark(number, theme) for number in range(7 * len(MARKERS))]
     assert len(set(marks)) == len(marks)
 
 
