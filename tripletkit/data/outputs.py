@@ -365,7 +365,7 @@ def _is_device(there: os.stat_result | None) -> bool:
 Destination = Path | OutputFile
 
 
-def destination_path(destination: Destination) -> Path:
+def _destination_path(destination: Destination) -> Path:
     """Return the path of a destination."""
     return destination.path if isinstance(destination, OutputFile) else destination
 
@@ -378,7 +378,7 @@ def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
     to the file that is replaced; a device or pipe (`/dev/null`) is written to as it is. In the mode
     `"w"` text is UTF-8 with `\\n` line ends.
     """
-    path = destination_path(destination)
+    path = _destination_path(destination)
     with explain_failure(path):
         target = _resolve(path)
         if target.exists() and not target.is_file():

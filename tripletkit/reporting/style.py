@@ -41,7 +41,7 @@ _FAMILIES = (
 
 
 @cache
-def installed_families() -> tuple[str, ...]:
+def _installed_families() -> tuple[str, ...]:
     """Return which of `_FAMILIES` there are, the first always among them."""
     there = set(font_manager.get_font_names())
     return tuple(family for family in _FAMILIES if family in there)
@@ -50,7 +50,7 @@ def installed_families() -> tuple[str, ...]:
 def find_font(text: str, size_px: int) -> ImageFont.FreeTypeFont:
     """Return a font for drawing a text with Pillow: the first that has most of its letters."""
     letters = frozenset(map(ord, text))
-    family = max(installed_families(), key=lambda family: len(letters & _letters(family)))
+    family = max(_installed_families(), key=lambda family: len(letters & _letters(family)))
     return _load(family, size_px)
 
 
@@ -140,7 +140,7 @@ def make_axes(
 
 def text_style(theme: Theme, size: float) -> dict[str, Any]:
     """Return size, colour and fonts of a text of a figure."""
-    return {"fontsize": size, "fontfamily": installed_families(), "color": theme.text}
+    return {"fontsize": size, "fontfamily": _installed_families(), "color": theme.text}
 
 
 def plain_text(text: str) -> str:
@@ -160,7 +160,7 @@ def label_axes(axes: Axes, theme: Theme, title: str, x: str, y: str) -> None:
 
 def add_legend(axes: Axes, theme: Theme, **options: Any) -> None:
     """Add a legend in the style of all figures."""
-    fonts = {"size": 9, "family": installed_families()}
+    fonts = {"size": 9, "family": _installed_families()}
     axes.legend(frameon=False, labelcolor=theme.text, prop=fonts, **options)
 
 
