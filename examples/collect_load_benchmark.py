@@ -124,6 +124,7 @@ async def judge(browser: Browser, link: str, n_answers: int, seed: int) -> list[
         *(browser.ask("GET", f"/static/collect.{kind}", "page") for kind in ("js", "css"))
     )
     browser.keep("X-Form-Token: " + re.search(r'data-form-token="(\w+)"', text)[1])
+    root = html.unescape(re.search(r'data-root="([^"]*)"', text)[1])
     state = json.loads(html.unescape(re.search(r'data-state="([^"]*)"', text)[1]))
     asked: dict[int, asyncio.Task] = {}
     acknowledged: list[str] = []
@@ -131,7 +132,8 @@ async def judge(browser: Browser, link: str, n_answers: int, seed: int) -> list[
         for screen in state["screens"]:
             for image in (screen["anchor"], *screen["shown"]):
                 if image not in asked:
-                    asking = browser.ask("GET", f"/image/{image}/small", "image")
+                    address = root.replace("/0/?", f"/{image}/small?")
+                    asking = browser.ask("GET", address, "image")
                     asked[image] = asyncio.create_task(asking)
         shown = state["screens"][0]
         await asyncio.gather(*(asked[image] for image in (shown["anchor"], *shown["shown"])))

@@ -47,15 +47,6 @@ def test_every_block_has_the_shares():
     assert golden[schedule.GOLD] == 1 and golden[schedule.BY_CHANCE] == 3
 
 
-def test_judges_and_blocks_have_different_orders():
-    orders = {
-        tuple(schedule._slot_of(0, judge, block * 20 + place) for place in range(20))
-        for judge in range(1, 4)
-        for block in range(3)
-    }
-    assert len(orders) == 9
-
-
 def test_without_a_model_all_is_random_or_repeated(tmp_path):
     database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=60)
     answer_all(database, asker, "anna", by_label(LABELS))

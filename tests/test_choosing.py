@@ -13,7 +13,6 @@ from scipy.special import expit
 from tripletkit.collecting.choosing import (
     Committee,
     _disagreement,
-    _pick_spread,
     choose_questions,
     draw_candidates,
     draw_grids,
@@ -186,13 +185,6 @@ def test_disagreement_passes_over_what_all_members_find_close():
     assert choice.scores[0] > 0.3 / 2.3
     margin = choose_questions(committee, candidates, 1, "margin")
     assert margin.rows.tolist() == [[0, 1, 2]]
-
-
-def test_pick_spread_counts_all_three_places():
-    rows = np.array([[0, 1, 2], [3, 0, 4], [5, 6, 0], [7, 8, 9]])
-    assert _pick_spread(rows, 9, 2).tolist() == [0, 1, 3]
-    assert _pick_spread(rows, 1, 2).tolist() == [0]
-    assert _pick_spread(rows[:0], 3, 2).tolist() == []
 
 
 def test_temperature_is_found_again():

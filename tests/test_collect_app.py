@@ -20,7 +20,6 @@ from tripletkit.collecting.serving import (
     MAX_BODY_BYTES,
     SIZES_PX,
     ScaledImages,
-    is_local,
     scale_image,
 )
 from tripletkit.collecting.study import Study, read_study, render_markdown
@@ -205,6 +204,8 @@ def test_an_answer_is_kept_and_sent_twice_is_one(site, anna):
         {"places": [0] * 100},
         {"response_ms": -1},
         {"response_ms": 1e12},
+        {"response_ms": float("nan")},
+        {"response_ms": float("inf")},
         {"response_ms": "5"},
         {"response_ms": True},
         {"method": "telepathy"},
@@ -230,21 +231,6 @@ def test_what_is_no_answer_is_refused(site, anna, body):
         not_json = anna.client.post(place, data=body, headers={"X-Form-Token": anna.token})
         assert not_json.status_code in (303, 400)
     assert site.database.n_answers() == 0
-
-
-def test_infinite_times_are_refused(site, anna):
-    for number in ("NaN", "Infinity"):
-        screen = anna.state()["screens"][0]["id"]
-        body = (
-            f'{{"client_id": "client-0001", "screen": {screen}, "side": "left", "places": [], '
-            f'"response_ms": {number}, "method": "mouse"}}'
-        )
-        response = anna.client.post(
-            "/judge/1/answer",
-            data=body,
-            headers={"X-Form-Token": anna.token, "Content-Type": "application/json"},
-        )
-        assert response.status_code == 400
 
 
 def test_uploads_are_bounded(anna):
@@ -292,30 +278,17 @@ def test_images_are_scaled_upright_and_without_their_story(site, anna, folder):
     assert "private" in response.headers["Cache-Control"]
 
 
+def test_images_of_two_studies_at_one_port_are_not_taken_for_one_another(site, anna):
+    page = all_text(anna.client.get("/judge/1/ask"))
+    addresses = re.findall(r'/image/\d+/\w*[^ "]*', page)
+    assert len(addresses) > 9 and all(site.database.id in address for address in addresses)
+    assert anna.client.get(addresses[0]).status_code == 200
+
+
 def test_a_tiny_image_keeps_its_pixels(tmp_path):
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "tiny.png")
     with Image.open(io.BytesIO(scale_image(tmp_path / "tiny.png", 360))) as image:
         assert (image.format, image.size, image.getpixel((3, 3))) == ("PNG", (8, 8), (1, 2, 3))
-
-
-@pytest.mark.slow
-def test_scaled_images_are_kept_and_bounded(folder, monkeypatch):
-    paths = dict(enumerate(sorted(folder.iterdir())))
-    images = ScaledImages(paths, n_kept=3)
-    calls = []
-    from tripletkit.collecting import serving
-
-    original = serving.scale_image
-    monkeypatch.setattr(
-        serving, "scale_image", lambda *given: calls.append(given) or original(*given)
-    )
-    for number in (1, 1, 2, 3, 1):
-        images.get(number, "small")
-    assert len(calls) == 3
-    for number in range(4, 9):
-        images.get(number, "small")
-    images.get(1, "small")
-    assert len(calls) == 9
 
 
 def test_a_broken_image_is_not_found_and_told(site, anna, folder, caplog):
@@ -433,6 +406,8 @@ def test_who_joins_gives_a_name(app, site):
     client, response = join(app, site, "  Anna   Maria ")
     assert response.status_code == 303
     assert "Hello Anna Maria" in all_text(client.get("/judge/1/"))
+    _, elsewhere = join(app, site, "anna", token="")
+    assert elsewhere.status_code == 403
     _, taken = join(app, site, "anna maria")
     assert taken.status_code == 200
     assert "taken" in all_text(taken)
@@ -535,11 +510,6 @@ def test_other_names_are_refused(app, site, name):
     assert site.database.judges() == []
 
 
-def test_joining_from_elsewhere_is_refused(app, site):
-    _, response = join(app, site, "anna", token="")
-    assert response.status_code == 403
-
-
 def test_undo_by_the_page(site, anna):
     assert anna.post("/judge/1/undo", {"undo_id": "undo-0001"}).get_json()["undone"] is False
     anna.answer()
@@ -570,10 +540,6 @@ def test_progress_and_pause(site, anna):
     assert replies[-1]["progress"] == "2 of 20, about 3 min left"
 
 
-def test_the_next_three_are_known(anna):
-    assert len(anna.state()["screens"]) == 4
-
-
 @pytest.mark.slow
 def test_owner_sees_judges_curve_and_hardest(app, site, folder):
     names = {name: n % 2 for n, name in enumerate(sorted(p.name for p in folder.iterdir()))}
@@ -601,8 +567,3 @@ def test_owner_sees_judges_curve_and_hardest(app, site, folder):
     assert ">2 to 0.5<" in page
     assert "A model is being trained." in page
     assert owner.get("/image/1/small").status_code == 200
-
-
-def test_which_addresses_are_local():
-    assert all(map(is_local, ("127.0.0.1", "127.0.0.9", "::1", "localhost")))
-    assert not any(map(is_local, ("0.0.0.0", "::", "192.168.1.7", "example.org")))

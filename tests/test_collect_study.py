@@ -319,6 +319,12 @@ def test_votes_become_judges_and_what_cannot_is_refused(folder, tmp_path):
     with pytest.raises(TripletkitError, match="needs the folder"):
         tk.import_judgements(tmp_path / "j.sqlite", table)
     assert len(open_judgements(tmp_path / "j.sqlite")) == 2
+    # Half a vote for each is one who cannot tell; so a database can be imported into another.
+    halves = table.assign(votes_b=[1.5, 0], votes_c=[0.5, 1])
+    assert tk.import_judgements(tmp_path / "halves.sqlite", halves, folder).n_new == 3
+    again = tk.import_judgements(tmp_path / "copy.sqlite", tmp_path / "halves.sqlite", folder)
+    assert again.n_new == 3
+    assert open_judgements(tmp_path / "copy.sqlite").votes.for_first.tolist() == [1.5, 1.0]
 
 
 def test_judges_show_the_study(folder, tmp_path, tripletkit):

@@ -103,6 +103,19 @@ def test_the_page_of_a_judge_who_has_answered_some_holds_the_rest(offline, tripl
     assert result.exit_code == 1 and "answered everything" in result.stderr
 
 
+def test_consent_comes_with_the_answers(offline, tmp_path):
+    database, text, _ = offline
+    consent = {"text": "0123456789abcdef", "at": "2026-03-01T12:00:00.000Z"}
+    given = answers_of(text) | {"consent": consent}
+    import_answers(write(tmp_path / "a.json", given), JudgementDatabase(database))
+    (carla,) = JudgementDatabase(database).judges()
+    assert carla.about["consent"]["text"] == consent["text"]
+    assert carla.about["consent"]["at"].startswith("2026-03-01T12:00:00")
+    given["consent"] = consent | {"at": "yesterday"}
+    with pytest.raises(TripletkitError, match="at: expected an ISO time"):
+        import_answers(write(tmp_path / "a.json", given), JudgementDatabase(database))
+
+
 def change(key, value):
     return lambda fields: fields | {key: value}
 

@@ -65,13 +65,7 @@ class AskingSettings:
 
 
 class Asker:
-    """Gives judges their screens.
-
-    Args:
-        images: numbers of the images that can be shown.
-        gold: questions with a known answer, to check judges.
-        practice: those that each judge is shown first, and why the answer is what it is.
-    """
+    """Gives judges their screens: about images, checks with a known answer, and practice first."""
 
     def __init__(
         self,

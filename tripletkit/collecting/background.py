@@ -90,13 +90,9 @@ _N_HARDEST = 12
 class TrainerTask:
     """What the training process needs to know; it must be picklable.
 
-    Attributes:
-        numbers: image name -> its number, of the images that can be shown.
-        make_features: told how far it is, returns `(n_images, n_features)` float32 in the order
-            of `numbers`, NaN where an image has none; a function of a module.
-        way: how to choose; `random` trains for the learning curve alone.
-        grid_of: images of a grid; 0 where questions are shown.
-        n_more: answers that the curve is followed ahead for.
+    `make_features` returns float32 in the order of `numbers` (image name -> its number), NaN where
+    an image has none. The way `random` trains for the learning curve alone; `grid_of` is 0 where
+    questions are shown; the curve is followed ahead for `n_more` answers.
     """
 
     database: Path
@@ -289,12 +285,8 @@ def _train_committee(
 def _extrapolate(curve: _Curve, n_more: int) -> float | None:
     """Return the accuracy to expect after so many more answers; None if nothing tells.
 
-    The error is taken to fall by a power of the number of answers, as errors of classifiers
-    mostly do; the power is fitted to the points, and never above 1.
-
-    Reference:
-        Cortes, Jackel, Solla, Vapnik, Denker. Learning curves: asymptotic values and rate of
-        convergence. NIPS 1993.
+    The error is taken to fall by a power of the number of answers, which is fitted to the points,
+    and never above 1 (Cortes and others. Learning curves. NIPS 1993).
     """
     errors = np.array([1 - point["accuracy"] for point in curve])
     sizes = np.array([point["n_questions"] for point in curve], dtype=np.float64)

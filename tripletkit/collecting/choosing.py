@@ -54,11 +54,7 @@ class Committee:
 
 
 class _Choice(NamedTuple):
-    """Questions chosen by a committee, the most wanted first.
-
-    `rows` are int32; `scores` nats for each second of a judge; `expected` is the chance that a
-    judge chooses the first.
-    """
+    """Questions, the most wanted first; their worth in nats a second, and the chance of `first`."""
 
     rows: np.ndarray
     scores: np.ndarray
@@ -70,20 +66,9 @@ def draw_questions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw questions that people can probably answer, each with a known probability.
 
-    Of three images drawn alike nobody can say which two are nearer. So one candidate is drawn
-    among the others the more often the nearer it ranks, and the other with equal chances. Every
-    question can come, so that answers weighted by the inverse of the probability stand for all
-    questions.
-
-    Args:
-        features: `(n_images, n_features)`, at least three images, compared by cosine.
-        anchors: rows, drawn with equal chances; each gets `n_each` questions.
-    Returns:
-        `(n_anchors * n_each, 3)` int32 rows, the last two in an order of chance; and the
-        probability of each to be drawn, whichever way round.
-    Reference:
-        Horvitz, Thompson. A generalization of sampling without replacement from a finite
-        universe. JASA 47, 1952 (weights by the inverse of the probability).
+    One candidate is drawn the more often the nearer it ranks, and the other with equal chances.
+    Every question can come, so that answers weighted by the inverse of the probability stand for
+    all (Horvitz, Thompson. A generalization of sampling without replacement. JASA 47, 1952).
     """
     n_others = len(features) - 1
     by_rank = np.arange(1, n_others + 1) ** -_NEARNESS
@@ -114,12 +99,7 @@ def draw_grids(
 
 
 def grid_layers(n_images: int, n_shown: int) -> tuple[int, int]:
-    """Return how many images of a grid are drawn among the nearest, and among how many.
-
-    Example:
-        >>> grid_layers(900, 8), grid_layers(10, 8)
-        ((5, 24), (5, 6))
-    """
+    """Return how many images of a grid are drawn among the nearest, and among how many."""
     n_near = -(-5 * n_shown // 8)
     return n_near, min(3 * n_shown, n_images - 1 - (n_shown - n_near))
 
@@ -185,13 +165,7 @@ def keep_new(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def question_keys(rows: np.ndarray) -> np.ndarray:
-    """Return `(n, )` int64 that are equal for rows that ask the same, whichever way round.
-
-    Example:
-        >>> keys = question_keys(np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2]]))
-        >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[2])
-        (True, False)
-    """
+    """Return `(n, )` int64 that are equal for rows that ask the same, whichever way round."""
     anchor, first, second = rows.astype(np.int64).T
     # 21 bits each: two million images.
     return (anchor << 42) | (np.minimum(first, second) << 21) | np.maximum(first, second)
@@ -208,17 +182,10 @@ def choose_questions(
 ) -> _Choice:
     """Choose the questions that a committee learns most from in the time that they take.
 
-    Args:
-        way: `"margin"`: where the heads together are least sure; `"disagreement"`: where they
-            contradict each other, each being sure.
-        max_per_image: how often an image may be part of a question of this batch, which then may
-            have less than `n_questions`.
-        answerable: `(n_candidates,)` chance that a judge can answer.
-    Reference:
-        Houlsby, Huszar, Ghahramani, Lengyel. Bayesian Active Learning for Classification and
-        Preference Learning. 2011. arXiv:1112.5745 (equation 2, the disagreement). Settles,
-        Craven, Friedland. Active learning with real annotation costs. NIPS workshop on
-        cost-sensitive learning, 2008 (what is learned for the time that it takes).
+    That is where the heads together are least sure (`margin`), or contradict each other, each
+    being sure (`disagreement`: equation 2 of Houlsby and others, arXiv:1112.5745, 2011); times the
+    chance that a judge can answer, by the second (Settles, Craven, Friedland. Active learning with
+    real annotation costs. 2008).
     """
     margins = [triplet_margins(e, candidates, committee.distance) for e in committee.embeddings]
     expected = expit(np.stack(margins).astype(np.float64) / committee.temperature)
@@ -236,12 +203,7 @@ def _disagreement(expected: np.ndarray) -> np.ndarray:
 
 
 def _pick_spread(rows: np.ndarray, n_rows: int, max_per_image: int) -> np.ndarray:
-    """Return indices of the first rows, passing over those whose images were taken too often.
-
-    Example:
-        >>> _pick_spread(np.array([[0, 1, 2], [0, 3, 4], [5, 6, 7]]), 2, max_per_image=1).tolist()
-        [0, 2]
-    """
+    """Return indices of the first rows, passing over those whose images were taken too often."""
     times = np.zeros(int(rows.max(initial=-1)) + 1, dtype=np.int64)
     picked: list[int] = []
     for index, images in enumerate(rows):

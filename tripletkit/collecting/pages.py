@@ -59,7 +59,7 @@ _judge_pages, _owner_page = Blueprint("judge", __name__), Blueprint("owner", __n
 _FORM_TOKEN = "X-Form-Token"
 # What a judge needs for a question before it is known, and between an answer and the next image.
 _USUAL_RESPONSE_MS, _BETWEEN_MS = 4000, 300
-_IMAGE_AGE_S = 24 * 3600
+_IMAGE_AGE_S = 3600
 # What the buttons of a judge do.
 _CHANGES: dict[str, dict[str, Any]] = {
     "pause": {"state": "paused"},
@@ -133,9 +133,16 @@ def make_app(here: Site, url: str = "") -> Flask:
     app.after_request(add_headers)
     app.register_error_handler(HTTPException, _show_error)
     app.add_url_rule("/image/<int:number>/<size>", "image", _send_image)
+    app.url_defaults(_name_study)
     if url:
         app.wsgi_app = publish(app.wsgi_app, url)  # type: ignore[method-assign]
     return app
+
+
+def _name_study(endpoint: str, values: dict[str, Any]) -> None:
+    """Give images an address of this study's own: another at this port has the same numbers."""
+    if endpoint == "image":
+        values["of"] = _site().database.id
 
 
 def _send_image(number: int, size: str) -> Response:

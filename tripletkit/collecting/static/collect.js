@@ -29,7 +29,7 @@
     [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");
   // Every judge has pages of their own, below wherever the study is served.
   const { base, root } = main.dataset;
-  const address = (image, size) => `${root.replace(/0\/$/, "")}${image}/${size}`;
+  const address = (image, size) => root.replace("/0/?", `/${image}/${size}?`);
   const srcset = (image) => SIZES.map(([size, px]) => `${address(image, size)} ${px}w`).join(", ");
 
   // Time that counts: from all images being there, without pauses and without other tabs.
