@@ -183,11 +183,15 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
     right = [
         np.mean([margins[row] for margins in said if row in margins]) > 0 for row in sorted(asked)
     ]
-    assert seen.trained.n == seen.frozen.n == len(asked) > max(map(len, said))
+    assert seen.trained.n == seen.frozen.n == seen.map.n == len(asked) > max(map(len, said))
     assert seen.trained.accuracy == pytest.approx(np.mean(right))
     assert seen.to_dict()["n_held_out_images"] == len(
         {image for all_ in held_out for image in all_}
     )
+    # Answers by chance are worse than a map of features that tell.
+    assert seen.map.accuracy > seen.trained.accuracy
+    assert seen.better is not None
+    assert seen.better.name == "map"
 
 
 @pytest.mark.slow

@@ -374,6 +374,7 @@ def _show_unseen_classes(found: Mapping[str, Any]) -> Section:
     for name, key in (
         ("trained embeddings", "trained"),
         ("frozen features, cosine", "frozen_cosine"),
+        ("linear map of them", "map"),
     ):
         score = found[key]
         wilson, shared = Interval(*score["wilson"]), _show_interval(score, "image_interval")

@@ -63,14 +63,14 @@ def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
         chosen.candidates,
         chosen.recipes,
         None if of_map is None else score_pooled(of_map, *asked),
-        _find_better_recipe(trained, frozen, of_map, images, draws),
+        find_better_recipe(trained, frozen, of_map, images, draws),
         chosen.epoch,
         chosen.n_epochs,
         len(answers.margins),
     )
 
 
-def _find_better_recipe(
+def find_better_recipe(
     trained: np.ndarray,
     frozen: np.ndarray,
     of_map: np.ndarray | None,

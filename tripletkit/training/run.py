@@ -332,7 +332,11 @@ def _warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
 def _warn_of_unseen_classes(found: UnseenClasses) -> None:
     """Say plainly that training does not help on classes of images that it has not seen."""
     trained, frozen = found.trained, found.frozen
-    if trained.accuracy < frozen.accuracy:
+    if found.better is not None and found.better.name == "map":
+        caution(
+            f"on classes of images that training had not seen: {found.better}", WeakScoreWarning
+        )
+    elif trained.accuracy < frozen.accuracy:
         caution(
             f"on classes of images that training had not seen, the trained embeddings "
             f"({trained.accuracy:.4f}) are no better than the frozen features without any training "

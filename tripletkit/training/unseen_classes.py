@@ -22,10 +22,12 @@ from tripletkit.data.triplets import Triplets
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import SplitError
 from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.pooled import BetterRecipe
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_margins
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.progress import Progress, no_progress
+from tripletkit.training.held_out import credit, find_better_recipe, make_map
 from tripletkit.training.trainer import Examples, Trainer
 
 # Between the seeds of two rounds, so that the first of another training's seed is no second here.
@@ -118,14 +120,17 @@ class UnseenClasses:
 
     Attributes:
         plan: what was held out.
-        trained, frozen: scores of the model's trainings and of the frozen features on the triplets
-            of the held-out classes.
+        trained, frozen, map: scores of the model's trainings, of the frozen features and of
+            linear maps of them on the triplets of the held-out classes.
+        better: another recipe to try for such classes; None where none surely is better.
         nearness: of the test images; None without a test.
     """
 
     plan: UnseenPlan
     trained: Score
     frozen: Score
+    map: Score
+    better: BetterRecipe | None
     nearness: _Nearness | None
 
     @property
@@ -144,6 +149,7 @@ class UnseenClasses:
             "n_held_out_images": self.n_held_out_images,
             "trained": self.trained.to_dict(),
             "frozen_cosine": self.frozen.to_dict(),
+            "map": self.map.to_dict(),
             "test": self.nearness and self.nearness.to_dict(),
         }
 
@@ -160,12 +166,13 @@ def measure_unseen_classes(
     A triplet that several trainings were asked about is answered by the mean of their margins.
     """
     examples = trainer.examples
-    total, n_answers = np.zeros(len(triplets)), np.zeros(len(triplets), dtype=np.int64)
+    simple = make_map(examples)
+    total, n_answers = np.zeros((2, len(triplets))), np.zeros(len(triplets), dtype=np.int64)
     for number, each in enumerate(plan.rounds):
         progress(number, len(plan.rounds))
         rows = examples.with_answer(each.split.val_rows)
-        (margins,) = trainer.answer(each.split.train_rows, examples.rows[rows])
-        total[rows] += margins
+        answered = each.split.train_rows, examples.rows[rows]
+        total[:, rows] += np.concatenate([trainer.answer(*answered), simple.answer(*answered)])
         n_answers[rows] += 1
     progress(len(plan.rounds), len(plan.rounds))
     nearness = None
@@ -178,10 +185,14 @@ def measure_unseen_classes(
         )
     asked_rows = np.flatnonzero(n_answers)
     asked = triplets.take(asked_rows)
-    margins = (total[asked_rows] / n_answers[asked_rows]).astype(np.float32)
+    trained, of_map = (total[:, asked_rows] / n_answers[asked_rows]).astype(np.float32)
     frozen = triplet_margins(examples.features, asked.rows, FROZEN_DISTANCE)
-    trained, untrained = (score_margins(each, asked) for each in (margins, frozen))
-    return UnseenClasses(plan, trained, untrained, nearness)
+    margins = trained, frozen, of_map
+    better = find_better_recipe(
+        *(credit(each) for each in margins), asked.rows, np.zeros(len(asked), np.int64)
+    )
+    scores = (score_margins(each, asked) for each in margins)
+    return UnseenClasses(plan, *scores, better, nearness)
 
 
 def _hold_out(examples: Examples, seed: int, fraction: float) -> tuple[HeldOutClasses, str]:
