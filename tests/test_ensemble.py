@@ -45,13 +45,22 @@ def test_each_candidate_is_left_with_the_steps_that_were_best():
     chosen = choose(trainer, held_out)
     candidates = chosen.trainer.candidates
     assert [each.name for each in candidates] == [each.name for each in trainer.candidates]
-    assert [each.n_tried for each in candidates] == [1] * 6
+    assert [each.n_tried for each in candidates] == [1] * 7
     pooled = score_held_out(held_out, chosen)
     assert pooled.trained.accuracy > 0.6
     steps_of = {each.name: each.settings and each.settings.variants[0] for each in candidates}
     fitted = chosen.trainer.fit()
     assert all(part.n_steps in (0, steps_of[part.name]) for part in fitted.parts)
     assert fitted.history[0].val_accuracy == pytest.approx(pooled.trained.accuracy)
+
+
+def test_a_short_embedding_of_all_features_is_beside_those_of_each_block():
+    trainer = make_trainer({"net": slice(0, 12), "net:a": slice(12, 18), "net:b": slice(18, 24)})
+    *of_blocks, last = trainer.candidates
+    assert [each.name for each in of_blocks] == [
+        f"net{depth}, {head}" for depth in ("", " early") for head in PART_HEADS
+    ]
+    assert (last.name, last.columns) == ("all features, mlp", slice(0, 24))
 
 
 def test_margins_have_a_row_for_each_number_of_steps():
