@@ -513,10 +513,7 @@ class Model:
             asked = known.take(_list_queries(queries))
         else:
             asked = self.embed(queries)
-        rows_of: dict[bytes | str, list[int]] = {}
-        for row, image in enumerate(known.identities()):
-            rows_of.setdefault(image, []).append(row)
-        same = [np.array(rows_of.get(image, []), dtype=np.int64) for image in asked.identities()]
+        same = find_same(asked.identities(), known.identities())
         found = find_neighbors(known.vectors, asked.vectors, k, self.distance, same)
         answers = [
             list_neighbors(name, list(found.of(query)), known.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,9 +138,11 @@ def _draw_rows(n_images: int) -> np.ndarray:
     return np.sort(rng.choice(n_images, min(n_rows, n_images), replace=False))
 
 
-def find_same(own: list[bytes | None], contents: list[bytes | None]) -> list:
+def find_same(
+    own: Sequence[bytes | str | None], contents: Sequence[bytes | str | None]
+) -> list[np.ndarray]:
     """Return, for each query, the rows of the collection that are the same file or a copy."""
-    rows_of: dict[bytes, list[int]] = {}
+    rows_of: dict[bytes | str, list[int]] = {}
     for row, content in enumerate(contents):
         if content is not None:
             rows_of.setdefault(content, []).append(row)
