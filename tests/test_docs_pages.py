@@ -265,6 +265,13 @@ def count_lines(code: str) -> int:
     return sum(bool(line.strip()) for line in code.splitlines())
 
 
+def test_the_page_of_the_notebook_has_its_cells():
+    text = (DOCS / "notebook.md").read_text(encoding="utf-8")
+    shown = [found["code"].rstrip("\n") for found in blocks(DOCS / "notebook.md")]
+    assert shown == code_cells(), "python examples/gallery.py writes the page anew"
+    assert text.count('<div class="result">') == 3 and "images/notebook-5.png" in text
+
+
 def test_script_and_notebook_are_short():
     script = (EXAMPLES / "python_api.py").read_text(encoding="utf-8").split('"""')[2]
     assert count_lines(script) <= MOST_LINES
