@@ -193,9 +193,9 @@ class Peers:
 
 
 def n_epochs(n_triplets: int) -> int:
-    from tripletkit.model.settings import choose_epochs
+    from tripletkit.model.settings import _choose_epochs
 
-    return choose_epochs(n_triplets, defaults.BATCH_SIZE, defaults.EPOCHS)
+    return _choose_epochs(n_triplets, defaults.BATCH_SIZE, defaults.EPOCHS)
 
 
 def take_old_name(check: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from tripletkit.errors import DataWarning
 from tripletkit.evaluation.validation import warn_of_features
 from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_head
-from tripletkit.model.settings import Settings, choose_epochs
+from tripletkit.model.settings import Settings, _choose_epochs
 from tripletkit.training.epochs import _effective_rank, _mean_pairwise_distance, check_collapse
 from tripletkit.training.trainer import Examples, make_trainer
 
@@ -228,7 +228,7 @@ def test_embeddings_do_not_depend_on_the_other_images(features, monkeypatch):
 )
 def test_small_sets_get_more_epochs(n_triplets, n_epochs, monkeypatch):
     monkeypatch.setattr(defaults, "MAX_EPOCHS", 100)
-    assert choose_epochs(n_triplets, batch_size=256) == n_epochs
+    assert _choose_epochs(n_triplets, batch_size=256) == n_epochs
 
 
 @pytest.mark.slow

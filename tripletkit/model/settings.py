@@ -288,7 +288,7 @@ class Settings:
     def with_usual_epochs(self, train_rows: np.ndarray) -> Settings:
         """Return the settings with as many epochs as so many triplets usually get."""
         usual = get_recipe(self.recipe).epochs
-        return replace(self, epochs=choose_epochs(*self.count_per_epoch(train_rows), usual))
+        return replace(self, epochs=_choose_epochs(*self.count_per_epoch(train_rows), usual))
 
     @property
     def is_compressed(self) -> bool:
@@ -319,11 +319,11 @@ def _seed_of_member(seed: int, member: int) -> int:
     return seed if member == 0 else int(np.random.SeedSequence([seed, member]).generate_state(1)[0])
 
 
-def choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS) -> int:
+def _choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS) -> int:
     """Return how many passes a training set gets by default: small ones more.
 
     Example:
-        >>> choose_epochs(20_000, batch_size=256), choose_epochs(1_000, batch_size=256)
+        >>> _choose_epochs(20_000, batch_size=256), _choose_epochs(1_000, batch_size=256)
         (10, 100)
     """
     steps = -(-n_triplets // batch_size)

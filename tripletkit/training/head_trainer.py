@@ -528,7 +528,7 @@ class _CompiledEpoch:
 # Compiled trainings that one training leaves to the next of the same form. To compile a step takes
 # longer than many trainings of it, and held-out draws, members and seeds differ in numbers alone.
 
-T = TypeVar("T")
+_T = TypeVar("T")
 
 # Forms that are kept; a training has one or two, and each holds a head and its optimizer.
 _MAX_FORMS = 8
@@ -552,7 +552,7 @@ _USUAL = Settings()
 _idle: OrderedDict[Hashable, list[Any]] = OrderedDict()
 
 
-def _borrow(owner: object, form: Hashable, make: Callable[[], T]) -> T:
+def _borrow(owner: object, form: Hashable, make: Callable[[], _T]) -> _T:
     """Return what was compiled for the same form, and for as long as its owner lives nobody else's.
 
     The form is all that the compiled thing depends on; what it then holds is of its last owner.
