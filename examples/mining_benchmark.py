@@ -39,7 +39,7 @@ from tripletkit.model.settings import Settings
 from tripletkit.reporting.style import LIGHT, add_legend, label_axes, make_axes, render_figure
 from tripletkit.results import _align_columns
 from tripletkit.search.offline_mining import find_cuts, mine_images
-from tripletkit.training.batch_learner import Batch, _TripletBatches
+from tripletkit.training.batch_learner import Batch, Batches
 from tripletkit.training.epochs import _share_right
 from tripletkit.training.head_trainer import _LabelTraining
 
@@ -103,7 +103,7 @@ class RandomTriplets:
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         labels, seed = self._task.labels.of_image, int(rng.integers(2**31))
         rows = draw_triplets(labels, per_anchor=1, seed=seed, images=self._task.images)
-        return _TripletBatches(rows, labels, BATCH_SIZE).epoch(rng)
+        return Batches(rows, labels, Settings(batch_size=BATCH_SIZE)).epoch(rng)
 
 
 def open_task(options: argparse.Namespace) -> Task:

@@ -34,10 +34,9 @@ from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.settings import Settings
 from tripletkit.registry import load_object
 from tripletkit.training.batch_learner import (
+    Batches,
     Objective,
-    _ClassBatches,
     _CosineClassifier,
-    _TripletBatches,
 )
 
 
@@ -397,6 +396,11 @@ def test_images_of_one_class_are_never_negatives_whatever_the_distances(name):
         assert (labels[negative] >= 0).all()
 
 
+def class_batches(images, labels, n_classes, n_images):
+    settings = Settings(mining="batch-all", classes_per_batch=n_classes, images_per_class=n_images)
+    return Batches(images, labels, settings)
+
+
 def epoch(batches, seed=0):
     return list(batches.epoch(np.random.default_rng(seed)))
 
@@ -405,7 +409,7 @@ def test_triplet_batches_show_every_triplet_once():
     rows = np.random.default_rng(0).integers(0, 30, (100, 3))
     labels = np.arange(30, dtype=np.int32) % 4
     found = []
-    for batch in epoch(_TripletBatches(rows, labels, 16)):
+    for batch in epoch(Batches(rows, labels, Settings(batch_size=16))):
         assert len(np.unique(batch.images)) == len(batch.images)
         np.testing.assert_array_equal(batch.labels, labels[batch.images])
         found += batch.images[batch.triplets].tolist()
@@ -414,7 +418,7 @@ def test_triplet_batches_show_every_triplet_once():
 
 def test_class_batches_have_so_many_classes_with_so_many_images():
     labels = np.repeat(np.arange(6, dtype=np.int32), 10)
-    batches = epoch(_ClassBatches(np.arange(60), labels, 3, 4))
+    batches = epoch(class_batches(np.arange(60), labels, 3, 4))
     assert len(batches) == 5
     for batch in batches:
         assert len(np.unique(batch.images)) == 12
@@ -426,7 +430,7 @@ def test_class_batches_have_so_many_classes_with_so_many_images():
 
 def test_small_classes_give_all_they_have_and_singleton_images_are_left_out():
     labels = np.array([0, 0, 0, 1, 1, 2, NO_LABEL, NO_LABEL], np.int32)
-    for batch in epoch(_ClassBatches(np.arange(8), labels, 5, 4)):
+    for batch in epoch(class_batches(np.arange(8), labels, 5, 4)):
         assert sorted(batch.images) == [0, 1, 2, 3, 4]
 
 
@@ -436,7 +440,7 @@ def test_injected_positives_come_along_with_their_class():
     positives = np.arange(50) - np.arange(50) % 10 + 9
     positives[9::10] -= 9
     positives[:10] = -1
-    batches = _ClassBatches(np.arange(50), labels, 2, 3)
+    batches = class_batches(np.arange(50), labels, 2, 3)
     batches.positives = positives
     for batch in epoch(batches):
         assert len(np.unique(batch.images)) == len(batch.images)

@@ -3,7 +3,6 @@ given by."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,110 +41,75 @@ class Batch:
     triplets: np.ndarray
 
 
-class Batches(ABC):
-    """What an epoch is made of.
+class Batches:
+    """What an epoch on labelled images is made of.
+
+    Triplets as they were given, each once; images, each once, where the loss looks at no triplet;
+    or, for mining within the batch, P classes with K images each. Then an epoch has as many batches
+    as it takes to show so many images as there are. The classes of a batch are distinct and take
+    turns; so do the images of a class, none twice in a batch. A class of fewer than K images gives
+    all it has. Classes of one image, and images without a label, are left out. Where `positives`
+    are set, every batch has those of its images too; such an image brings its own class along, so
+    it is nobody's false negative.
 
     Attributes:
         positives: `(n_images,)` index of the hardest known positive of each image; below 0 for
             none. None where none are added.
-    """
-
-    positives: np.ndarray | None = None
-
-    @abstractmethod
-    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield the batches of one epoch, in an order of chance."""
-
-
-@dataclass
-class _TripletBatches(Batches):
-    """Triplets as they were given, each once an epoch, the last batch perhaps with fewer."""
-
-    rows: np.ndarray
-    labels: np.ndarray
-    batch_size: int
-
-    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        rows = rng.permutation(self.rows)
-        for start in range(0, len(rows), self.batch_size):
-            part = rows[start : start + self.batch_size]
-            images, places = np.unique(part, return_inverse=True)
-            triplets = places.reshape(-1, 3).astype(np.int32)
-            yield Batch(images.astype(np.int32), self.labels[images], triplets)
-
-
-@dataclass
-class _ImageBatches(Batches):
-    """Images, each once an epoch, for losses that look at no triplet."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    batch_size: int
-
-    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        images = rng.permutation(self.images).astype(np.int32)
-        for start in range(0, len(images), self.batch_size):
-            yield _without_triplets(images[start : start + self.batch_size], self.labels)
-
-
-class _ClassBatches(Batches):
-    """P classes with K images each, for mining within the batch.
-
-    An epoch has as many batches as it takes to show so many images as there are. The classes of a
-    batch are distinct and take turns; so do the images of a class, none twice in a batch. A class
-    of fewer than K images gives all it has. Classes of one image, and images without a label, are
-    left out. Where `positives` are set, every batch has those of its images too; such an image
-    brings its own class along, so it is nobody's false negative.
-
     Reference:
         Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737: PK batches.
     """
 
-    def __init__(
-        self, images: np.ndarray, labels: np.ndarray, n_classes: int, n_images: int
-    ) -> None:
-        self._labels = labels
-        of_class = [images[labels[images] == label] for label in np.unique(labels[images])]
-        self._members = [
-            members for members in of_class if len(members) > 1 and labels[members[0]] != NO_LABEL
-        ]
-        self._n_classes = min(n_classes, len(self._members))
-        self._n_images = n_images
+    def __init__(self, rows: np.ndarray, labels: np.ndarray, settings: Settings) -> None:
+        self.positives: np.ndarray | None = None
+        self._rows, self._labels, self._settings = rows, labels, settings
+        self._images = np.unique(rows)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        total = sum(len(members) for members in self._members)
-        classes = _turns(np.arange(len(self._members)), rng)
-        turns = [_turns(members, rng) for members in self._members]
-        shown = 0
+        """Return the batches of one epoch, in an order of chance."""
+        if self._settings.mining != "none":
+            return self._of_classes(rng)
+        is_of_triplets = get_loss(self._settings.loss).of_triplets is not None
+        return self._of_triplets(rng) if is_of_triplets else self._of_images(rng)
+
+    def _of_triplets(self, rng: np.random.Generator) -> Iterator[Batch]:
+        rows, size = rng.permutation(self._rows), self._settings.batch_size
+        for start in range(0, len(rows), size):
+            images, places = np.unique(rows[start : start + size], return_inverse=True)
+            triplets = places.reshape(-1, 3).astype(np.int32)
+            yield Batch(images.astype(np.int32), self._labels[images], triplets)
+
+    def _of_images(self, rng: np.random.Generator) -> Iterator[Batch]:
+        images, size = rng.permutation(self._images), self._settings.batch_size
+        for start in range(0, len(images), size):
+            yield self._without_triplets(images[start : start + size])
+
+    def _of_classes(self, rng: np.random.Generator) -> Iterator[Batch]:
+        labels, settings = self._labels, self._settings
+        order = self._images[np.argsort(labels[self._images], kind="stable")]
+        of_class = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+        members = [each for each in of_class if len(each) > 1 and labels[each[0]] != NO_LABEL]
+        n_classes = min(settings.classes_per_batch, len(members))
+        classes = _turns(np.arange(len(members)), rng)
+        turns = [_turns(each, rng) for each in members]
+        shown, total = 0, sum(map(len, members))
         while shown < total:
-            drawn = [next(classes)]
-            while len(drawn) < self._n_classes:
-                if (following := next(classes)) not in drawn:
-                    drawn.append(following)
-            images = np.concatenate([self._draw(turns[which], which) for which in drawn])
+            drawn = _draw_distinct(classes, n_classes)
+            images = np.concatenate(
+                [
+                    _draw_distinct(turns[each], min(settings.images_per_class, len(members[each])))
+                    for each in drawn
+                ]
+            )
             shown += len(images)
             if self.positives is not None:
                 added = self.positives[images]
                 added = np.setdiff1d(added[added >= 0], images)
                 images = np.concatenate([images, added])
-            yield _without_triplets(images.astype(np.int32), self._labels)
+            yield self._without_triplets(images)
 
-    def _draw(self, turns: Iterator[int], which: int) -> np.ndarray:
-        wanted = min(self._n_images, len(self._members[which]))
-        drawn: dict[int, None] = {}
-        while len(drawn) < wanted:
-            drawn[next(turns)] = None
-        return np.array(list(drawn))
-
-
-def make_batches(rows: np.ndarray, labels: np.ndarray, settings: Settings) -> Batches:
-    """Return what an epoch on labelled images is made of."""
-    images = np.unique(rows)
-    if settings.mining != "none":
-        return _ClassBatches(images, labels, settings.classes_per_batch, settings.images_per_class)
-    if get_loss(settings.loss).of_triplets is None:
-        return _ImageBatches(images, labels, settings.batch_size)
-    return _TripletBatches(rows, labels, settings.batch_size)
+    def _without_triplets(self, images: np.ndarray) -> Batch:
+        images = images.astype(np.int32)
+        return Batch(images, self._labels[images], np.empty((0, 3), dtype=np.int32))
 
 
 def _turns(values: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
@@ -154,8 +118,12 @@ def _turns(values: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
         yield from rng.permutation(values).tolist()
 
 
-def _without_triplets(images: np.ndarray, labels: np.ndarray) -> Batch:
-    return Batch(images, labels[images], np.empty((0, 3), dtype=np.int32))
+def _draw_distinct(turns: Iterator[int], wanted: int) -> list[int]:
+    """Return the next so many values; one that was drawn already is passed over."""
+    drawn: dict[int, None] = {}
+    while len(drawn) < wanted:
+        drawn[next(turns)] = None
+    return list(drawn)
 
 
 @keras.saving.register_keras_serializable("tripletkit")

@@ -49,7 +49,6 @@ from tripletkit.training.batch_learner import (
     FusedAdam,
     Objective,
     copy_values,
-    make_batches,
 )
 from tripletkit.training.epochs import EpochTraining, check_collapse, keep_best_epoch
 from tripletkit.training.held_out import credit, cross_fit
@@ -405,7 +404,7 @@ class _LabelTraining(_Training):
         self._labels = labels.of_image
         self._classes = labels.classes
         self._epoch = 0
-        self._batches = batches or make_batches(train_rows, labels.of_image, settings)
+        self._batches = batches or Batches(train_rows, labels.of_image, settings)
         sizes = self.n_classes, self._kept.output_shape[-1]
         objective = Objective(settings, *sizes)
         n_features, form = features.shape[1], _form_of(settings)
@@ -528,7 +527,7 @@ class _CompiledEpoch:
 # Compiled trainings that one training leaves to the next of the same form. To compile a step takes
 # longer than many trainings of it, and held-out draws, members and seeds differ in numbers alone.
 
-_T = TypeVar("T")
+_T = TypeVar("_T")
 
 # Forms that are kept; a training has one or two, and each holds a head and its optimizer.
 _MAX_FORMS = 8

@@ -47,10 +47,10 @@ from tripletkit.progress import Progress, Stages, no_progress, no_stages
 from tripletkit.search.offline_mining import hardest_positives
 from tripletkit.training.batch_learner import (
     Batch,
+    Batches,
     BatchLearner,
     Objective,
     copy_values,
-    make_batches,
 )
 from tripletkit.training.epochs import (
     Checkpoints,
@@ -246,7 +246,7 @@ class _PixelTraining(EpochTraining):
         n_images = len(images.is_usable())
         nowhere = ImageLabels([], np.full(n_images, NO_LABEL, dtype=np.int32))
         self._labels = examples.labels or nowhere
-        self._batches = make_batches(examples.rows, self._labels.of_image, settings)
+        self._batches = Batches(examples.rows, self._labels.of_image, settings)
         self._epoch = 0
         encoder = network.encoder
         side = network.backbone.input_size_px
