@@ -21,7 +21,13 @@ from tripletkit.data.splits.held_out_draws import (
 from tripletkit.data.splits.stratified import find_strata
 from tripletkit.errors import SplitError
 from tripletkit.model.settings import Settings
-from tripletkit.training.held_out import _DrawBudget, answer_held_out, choose, credit, cross_fit
+from tripletkit.training.held_out import (
+    _worth_their_time,
+    answer_held_out,
+    choose,
+    credit,
+    cross_fit,
+)
 from tripletkit.training.trainer import Examples, HeldOutAnswers, make_trainer
 
 
@@ -192,20 +198,21 @@ def test_whole_rounds_are_drawn_until_enough_answers_are_there(
     monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 4)
     draws = (Draw(np.arange(9), np.arange(9), number // 3) for number in count())
     told = []
-    budget = _DrawBudget(draws, enough, progress=lambda *done: told.append(done))
-    for number, _ in enumerate(budget):
+    sizes = []
+    kept = _worth_their_time(draws, sizes, enough, progress=lambda *done: told.append(done))
+    for number, _ in enumerate(kept):
         # 100 answers a round.
-        budget.note([30, 30, 40][number % 3])
-    assert budget.n_draws == 3 * n_rounds
+        sizes.append([30, 30, 40][number % 3])
+    assert len(sizes) == 3 * n_rounds
     assert told[-1] == (3 * n_rounds, 3 * n_rounds)
 
 
 def test_a_budget_of_no_time_leaves_the_first_round() -> None:
     draws = (Draw(np.arange(9), np.arange(9), number // 3) for number in count())
-    budget = _DrawBudget(draws, 10_000, budget_s=0.0)
-    for _ in budget:
-        budget.note(10)
-    assert budget.n_draws == 3
+    sizes = []
+    for _ in _worth_their_time(draws, sizes, 10_000, budget_s=0.0):
+        sizes.append(10)
+    assert len(sizes) == 3
 
 
 def test_no_answer_chooses_what_answers_it() -> None:

@@ -137,29 +137,30 @@ def answer_held_out(
     # Without a terminal there is no bar, and the draws take most of the time.
     logger.info("Training without a third of the images, again and again, to be asked about these.")
     examples = trainer.examples
-    budget = _DrawBudget(draws, trainer.n_enough, budget_s, progress)
+    started_s = time.perf_counter()
     # Where a choice is made, a map is among what is chosen from.
     simple = None if get_recipe(trainer.settings.recipe).is_chosen else make_map(examples)
     margins: list[np.ndarray] = []
     of_map: list[np.ndarray] = []
     asked: list[np.ndarray] = []
     rounds: list[int] = []
-    for draw in budget:
+    sizes: list[int] = []
+    for draw in _worth_their_time(draws, sizes, trainer.n_enough, budget_s, progress):
         held_out = examples.with_answer(draw.held_out_rows)
         if not len(held_out):
             continue
         if not margins:
             trainer = trainer.for_draws(draw.train_rows)
         rows = examples.rows[held_out]
-        margins.append(trainer.answer(draw.train_rows, rows, budget.n_draws))
+        margins.append(trainer.answer(draw.train_rows, rows, len(sizes)))
         if simple is not None:
             of_map += list(simple.answer(draw.train_rows, rows))
         asked.append(held_out)
         rounds.append(draw.round)
-        budget.note(len(rows))
+        sizes.append(len(rows))
     if not margins:
         raise SplitError("expected held-out triplets that people agree on, got none")
-    triplets, sizes = np.concatenate(asked), [len(each) for each in asked]
+    triplets = np.concatenate(asked)
     return HeldOutAnswers(
         trainer,
         np.concatenate(margins, axis=1),
@@ -169,7 +170,7 @@ def answer_held_out(
         np.repeat(np.arange(len(sizes)), sizes),
         np.repeat(rounds, sizes),
         by,
-        budget.spent_s,
+        time.perf_counter() - started_s,
         None if examples.trials is None else examples.trials[triplets],
     )
 
@@ -185,53 +186,34 @@ def make_map(examples: Examples) -> Trainer:
     return make_trainer(examples, Settings.of_recipe(MAP)).choose(None).trainer
 
 
-class _DrawBudget:
-    """Draws, as many as are worth their time.
+def _worth_their_time(
+    draws: Iterable[Draw],
+    sizes: list[int],
+    enough: int,
+    budget_s: float | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[Draw]:
+    """Yield draws while they are worth their time; `sizes` gets the number of answers to each.
 
     Whole rounds until enough answers are pooled, at most `defaults.MAX_DRAW_ROUNDS`. Only a budget,
     after which no further draw is begun but those of the first round, makes the number depend on
     the time they take. Progress is told in draws, the total as far as one can tell.
     """
-
-    def __init__(
-        self,
-        draws: Iterable[Draw],
-        enough: int,
-        budget_s: float | None = None,
-        progress: Progress = no_progress,
-    ) -> None:
-        self._draws, self._enough, self._budget_s = draws, enough, budget_s
-        self._progress = progress
-        self._started_s = time.perf_counter()
-        self.n_draws = self.n_answers = 0
-
-    @property
-    def spent_s(self) -> float:
-        return time.perf_counter() - self._started_s
-
-    def __iter__(self) -> Iterator[Draw]:
-        round_ = 0
-        for draw in self._draws:
-            is_new_round = draw.round > round_
-            round_ = draw.round
-            is_enough = self.n_answers >= self._enough
-            if is_new_round and (is_enough or round_ >= defaults.MAX_DRAW_ROUNDS):
+    started_s, last_round = time.perf_counter(), 0
+    for draw in draws:
+        is_enough = sum(sizes) >= enough or draw.round >= defaults.MAX_DRAW_ROUNDS
+        if draw.round > last_round and is_enough:
+            return
+        last_round = draw.round
+        if budget_s is not None and len(sizes) >= defaults.DRAW_FOLDS:
+            per_draw_s = (time.perf_counter() - started_s) / len(sizes)
+            if per_draw_s * (len(sizes) + 1) > budget_s:
                 return
-            if self._is_too_late():
-                return
-            yield draw
-
-    def note(self, n_answers: int) -> None:
-        self.n_draws += 1
-        self.n_answers += n_answers
-        per_round = self.n_answers / self.n_draws * defaults.DRAW_FOLDS
-        rounds = min(-(-self._enough // per_round), defaults.MAX_DRAW_ROUNDS)
-        self._progress(self.n_draws, max(self.n_draws, int(rounds) * defaults.DRAW_FOLDS))
-
-    def _is_too_late(self) -> bool:
-        if self._budget_s is None or self.n_draws < defaults.DRAW_FOLDS:
-            return False
-        return self.spent_s * (self.n_draws + 1) / self.n_draws > self._budget_s
+        yield draw
+        if sizes:
+            per_round = sum(sizes) / len(sizes) * defaults.DRAW_FOLDS
+            rounds = min(-(-enough // per_round), defaults.MAX_DRAW_ROUNDS)
+            progress(len(sizes), max(len(sizes), int(rounds) * defaults.DRAW_FOLDS))
 
 
 # Shares of a draw's training triplets that heads learn from for the learning curve.
