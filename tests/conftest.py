@@ -35,9 +35,10 @@ SHARED = Path(__file__).parents[2] / "shared"
 def pytest_configure() -> None:
     """Leave nothing to chance, and take Ctrl-C back where a shell ignores it in the background.
 
-    Processes inherit that it is ignored. Properties are tried on the same examples each time.
+    Processes inherit that it is ignored. Properties are tried on the same examples each time, and
+    may take as long as a busy machine needs.
     """
-    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
     hypothesis.settings.load_profile("repeatable")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opened import read_answers, read_truth
 
@@ -228,7 +228,6 @@ def test_answers_as_a_table_have_the_columns_of_the_file():
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(
     st.lists(names, min_size=1, max_size=6, unique=True),
     st.lists(st.tuples(st.integers(0, 99), margins), min_size=1, max_size=20),

@@ -133,7 +133,7 @@ def test_who_can_tell_is_learned_and_saves_time():
     assert expect_answers(np.zeros((9, 4)), np.arange(9) < 5, np.zeros((2, 4))) == 5 / 9
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(3, 30), st.integers(1, 60), st.integers(0, 100))
 def test_candidates_are_new_and_distinct(n_images, n_candidates, seed):
     rng = np.random.default_rng(seed)

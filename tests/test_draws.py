@@ -6,7 +6,7 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from plain import NO_LABEL
 
@@ -137,9 +137,7 @@ def test_small_classes_are_dealt_evenly() -> None:
     assert np.bincount(folds, minlength=3).tolist() == [4, 4, 4]
 
 
-# No deadline: how long it takes depends on what else the machine does.
 @pytest.mark.slow
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), n_folds=st.integers(2, 5))
 def test_folds_differ_by_at_most_one_image(seed: int, n_folds: int) -> None:
     plan = plan_draws(ROWS, 60, labels=LABELS, n_folds=n_folds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tripletkit import ImageSplit, SettingsError, Triplets
@@ -18,7 +18,6 @@ def all_triplets(n_images: int) -> np.ndarray:
 
 @pytest.mark.slow
 @given(st.integers(6, 30), st.integers(1, 8), st.floats(0.2, 0.8), st.integers(0, 99))
-@settings(deadline=None)
 def test_splits_share_no_image_and_keep_every_triplet_that_they_can(n, n_splits, share, seed):
     if min(round(share * n), n - round(share * n)) < 3:
         return
@@ -41,7 +40,6 @@ def held_out(n: int, n_draws: int, share: float, seed: int) -> np.ndarray:
 
 @pytest.mark.slow
 @given(st.integers(6, 16), st.integers(1, 25), st.floats(0.1, 0.9), st.integers(0, 99))
-@settings(deadline=None)
 def test_images_are_held_out_equally_often(n, n_draws, share, seed):
     if min(round(share * n), n - round(share * n)) < 3:
         return

@@ -287,7 +287,7 @@ def files_of(frame, kind):
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     judged,
     st.sampled_from(WORDS),
@@ -305,7 +305,7 @@ def test_every_form_gives_the_same_judgements(judged, words, form, kind, chance)
 other_cells = st.one_of(st.integers(-1, 3), st.text("ab01", max_size=2), st.floats(0, 1), image)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(judged, st.text("mqxz_", min_size=1, max_size=6), st.data())
 def test_other_columns_never_change_a_row_in_silence(judged, heading, data):
     cells = data.draw(st.lists(other_cells, min_size=len(judged), max_size=len(judged)))

@@ -37,7 +37,7 @@ def by_number(anchors, candidates):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     labels=st.lists(st.integers(-1, 3), min_size=4, max_size=12),
     count=st.integers(1, 400),
@@ -162,7 +162,7 @@ def test_one_class_or_single_images_make_no_triplet():
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     labels=st.lists(st.integers(-1, 5), min_size=8, max_size=80),
     fraction=st.floats(0.01, 0.95),

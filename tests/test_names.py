@@ -38,7 +38,7 @@ names = (
     )
 )
 rows_of_names = st.lists(st.tuples(names, names, names), min_size=1, max_size=6)
-fast = settings(deadline=None, max_examples=50)
+fast = settings(max_examples=50)
 
 
 def as_triplets(named) -> Triplets:

@@ -52,7 +52,7 @@ def test_find_neighbors_is_the_same_in_small_blocks(distance, monkeypatch):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     embeddings=arrays(
         np.int8, st.tuples(st.integers(1, 40), st.just(2)), elements=st.integers(-2, 2)

@@ -194,7 +194,7 @@ SIGNS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.lists(SIGNS | st.text("$\\{}_^%&a ", min_size=1), min_size=2, max_size=4, unique=True))
 @example([r"$\alpha_{$", "5 $ or 6 $", r"\$a$", "$$", "_hidden", "a_b^c"])
 def test_labels_stand_in_figures_as_they_are(labels):

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tripletkit as tk
@@ -67,7 +67,6 @@ def test_all_equal_embeddings_earn_what_saying_0_earns():
 
 
 @pytest.mark.slow
-@settings(deadline=None)  # SciPy is loaded in the first call
 @given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 2.0, np.nan]), st.integers(0, 1))))
 def test_the_same_answers_earn_the_same_as_csv_and_as_labels(rows):
     margins = np.array([margin for margin, _ in rows])

@@ -111,7 +111,7 @@ def test_same_seed_gives_the_same_split_and_another_seed_another(by):
     assert once == again != other
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from(defaults.SPLIT_POLICIES), st.floats(0.05, 0.95))
 def test_split_keeps_its_policy_or_refuses(seed, by, val_fraction):
     rng = np.random.default_rng(seed)

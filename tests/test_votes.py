@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opened import NamedBytes, open_text, read_triplets, read_triplets_with_shares, read_votes
 
@@ -162,7 +162,6 @@ def make_votes(pairs):
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(counts)
 def test_soft_weights_are_the_expected_loss_over_the_voters(pairs):
     weights = make_loss_weights(make_votes(pairs), "soft")
@@ -172,7 +171,6 @@ def test_soft_weights_are_the_expected_loss_over_the_voters(pairs):
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(counts)
 def test_weights_follow_the_lead_and_have_a_mean_of_one(pairs):
     weights = make_loss_weights(make_votes(pairs), "weight")
@@ -192,7 +190,6 @@ def test_majority_weights_leave_ties_out():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("votes_as", ["soft", "weight", "majority"])
-@settings(deadline=None)
 @given(counts)
 def test_turning_a_question_turns_its_weights(votes_as, pairs):
     votes = make_votes(pairs)

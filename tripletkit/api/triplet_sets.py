@@ -254,15 +254,14 @@ def audit(
     """
     judgements = open_judgements(triplets, with_problems=True)
     others = [open_judgements(other, with_problems=True) for other in against]
-    found = open_images(images)
+    found = None if images is None else open_images(images)
     with open_stages(progress) as stages:
         return audit_triplets(
             judgements,
             others,
-            found.folder,
+            found,
             is_answered=not unanswered and judgements.triplets.is_answered is not False,
             n_examples=examples,
-            follow_outside=found.follow_outside,
             progress=stages("images"),
         )
 

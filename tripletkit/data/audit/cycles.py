@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,17 +11,12 @@ import pandas as pd
 from tripletkit.data.questions import edges, make_pair_graph
 
 
-@dataclass(frozen=True)
-class Cycles:
-    """The knots of a graph of preferences: sets of nodes that all lead to one another.
-
-    `n_knots` of more than one node; `inside` the indices of the triplets within a knot, ascending;
-    `examples`, for the first knots, the indices of triplets that form one cycle, in order.
-    """
+class Cycles(NamedTuple):
+    """The knots of a graph of preferences: sets of nodes that all lead to one another."""
 
     n_knots: int
-    inside: np.ndarray
-    examples: list[np.ndarray]
+    inside: np.ndarray  # indices of the triplets within a knot, ascending
+    examples: list[np.ndarray]  # for the first knots, the triplets of one cycle each, in order
 
 
 def find_anchor_cycles(rows: np.ndarray, n_names: int, n_examples: int) -> Cycles:
@@ -49,31 +44,29 @@ def _find(tails: np.ndarray, heads: np.ndarray, n_nodes: int, n_examples: int) -
     inside = np.flatnonzero(part[tails] == part[heads])
     if n_parts == n_nodes:
         return Cycles(0, inside, [])
-    n_knots = int((np.bincount(part) > 1).sum())
     # In order of first appearance, so that the examples are the first of the file.
     knots = pd.unique(part[tails[inside]])[:n_examples]
     examples = [
         _shortest_cycle(tails, heads, inside[part[tails[inside]] == knot]) for knot in knots
     ]
-    return Cycles(n_knots, inside, examples)
+    return Cycles(int((np.bincount(part) > 1).sum()), inside, examples)
 
 
 def _shortest_cycle(tails: np.ndarray, heads: np.ndarray, knot: np.ndarray) -> np.ndarray:
     """Return the edges of a shortest cycle through the first edge of a knot."""
-    nodes = np.unique(tails[knot])
-    local_tails = np.searchsorted(nodes, tails[knot])
-    local_heads = np.searchsorted(nodes, heads[knot])
-    graph = edges(local_tails, local_heads, len(nodes))
-    start, end = local_heads[0], local_tails[0]
     from scipy.sparse.csgraph import breadth_first_order
 
-    _, before = breadth_first_order(graph, start, return_predecessors=True)
+    nodes, ends = np.unique([tails[knot], heads[knot]], return_inverse=True)
+    tail_of, head_of = ends.reshape(2, -1)
+    start, end = head_of[0], tail_of[0]
+    _, before = breadth_first_order(
+        edges(tail_of, head_of, len(nodes)), start, return_predecessors=True
+    )
     path = [end]
     while path[-1] != start:
         path.append(before[path[-1]])
-    path.reverse()
     steps = [
-        np.flatnonzero((local_tails == tail) & (local_heads == head))[0]
-        for tail, head in pairwise(path)
+        np.flatnonzero((tail_of == tail) & (head_of == head))[0]
+        for tail, head in pairwise(reversed(path))
     ]
     return knot[[0, *steps]]

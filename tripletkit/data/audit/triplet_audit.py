@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,9 @@ from tripletkit.data.audit.image_checks import (
     TINY_SIDE_PX,
     ImageChecks,
     InspectedImages,
-    check_images,
     inspect_images,
-    look_alike_across,
-    same_content_across,
 )
+from tripletkit.data.images import Images
 from tripletkit.data.judgements import Judgements
 from tripletkit.data.questions import (
     PairGraph,
@@ -48,22 +45,15 @@ _PURE_PAIRS_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Usage:
-    """How often images are named; every one of a row's three names counts.
+class _Usage:
+    """How often images are named; every one of a row's three names counts."""
 
-    Attributes:
-        n_anchors: images that are an anchor somewhere.
-        minimum, median, maximum: over images.
-        n_once: images that are named once only.
-        most_used: the images named most, with how often.
-    """
-
-    n_anchors: int
+    n_anchors: int  # images that are an anchor somewhere
     minimum: int
     median: float
     maximum: int
-    n_once: int
-    most_used: list[str]
+    n_once: int  # images that are named once only
+    most_used: list[str]  # the images named most, with how often
 
 
 @dataclass(frozen=True)
@@ -76,89 +66,57 @@ class _CycleTally:
 
 
 @dataclass(frozen=True)
-class PairSummary:
-    """Which roles pairs of images play in judgements.
+class _PairSummary:
+    """Which roles pairs of images play in judgements."""
 
-    Attributes:
-        n_pairs: distinct pairs, unordered.
-        n_near_only, n_far_only: pairs that are always the near one, always the far one.
-        both: pairs that are near in one triplet and far in another.
-        n_recurring: pairs in more than one distinct triplet.
-        memorable_share: share of distinct triplets that have a recurring pair, 0 to 1.
-        is_memorable: remembering pairs is likely to solve a random validation split.
-    """
-
-    n_pairs: int
+    n_pairs: int  # distinct pairs, unordered
     n_near_only: int
     n_far_only: int
-    both: Tally
-    n_recurring: int
-    memorable_share: float
-    is_memorable: bool
+    both: Tally  # pairs that are near in one triplet and far in another
+    n_recurring: int  # pairs in more than one distinct triplet
+    memorable_share: float  # of distinct triplets, those that have a recurring pair
+    is_memorable: bool  # remembering pairs is likely to solve a random validation split
 
 
 @dataclass(frozen=True)
-class Components:
-    """Parts of the graph whose nodes are pairs and whose edges are triplets.
-
-    Attributes:
-        count: how many parts.
-        largest_pairs, largest_triplets: size of the largest part, repeats counted once.
-    """
+class _Components:
+    """Parts of the graph whose nodes are pairs and whose edges are triplets."""
 
     count: int
     largest_pairs: int
-    largest_triplets: int
+    largest_triplets: int  # repeats counted once
 
 
 @dataclass(frozen=True)
-class RepeatedJudgements:
-    """How far several judgements of one question agree.
+class _RepeatedJudgements:
+    """How far several judgements of one question agree."""
 
-    Attributes:
-        n_questions: questions that were judged more than once.
-        n_judgements: judgements of these questions.
-        agreement: chance that two judgements of one such question are the same, 0 to 1.
-        ceiling: accuracy of the best possible answerer on these judgements: the share of the
-            majority. No model can score higher.
-        overall_ceiling: the same over all judgements, those made once included.
-    """
-
-    n_questions: int
-    n_judgements: int
-    agreement: float
+    n_questions: int  # that were judged more than once
+    n_judgements: int  # of these questions
+    agreement: float  # chance that two judgements of one such question are the same
+    # The share of the majority, above which no model can score: on these, and on all judgements.
     ceiling: float
     overall_ceiling: float
 
 
 @dataclass(frozen=True)
-class Overlap:
-    """What a triplet file shares with another.
-
-    Attributes:
-        source: what the other file is called in messages.
-        n_triplets: triplets of the other file.
-        unreadable_lines: its lines that are not three names.
-        shared_images: names in both.
-        shared_pairs: pairs of images compared in both.
-        shared_questions: questions in both, in either order of B and C.
-        same_content: images of ours that the other file has under another name; `None`
-            without an image folder.
-        look_alike: pairs of an image of ours and one of theirs that look alike; likewise.
-    """
+class _Overlap:
+    """What a triplet file shares with another."""
 
     source: str
-    n_triplets: int
+    n_triplets: int  # of the other file
     unreadable_lines: Tally
     shared_images: Tally
     shared_pairs: Tally
-    shared_questions: Tally
+    shared_questions: Tally  # in either order of B and C
+    # Images of ours that the other file has under another name, and pairs of one of ours and one of
+    # theirs that look alike; None without an image folder.
     same_content: Tally | None
     look_alike: Tally | None
 
 
 @dataclass(frozen=True)
-class Finding:
+class _Finding:
     """One kind of fault that a strict audit fails on."""
 
     kind: str
@@ -199,35 +157,27 @@ class Audit(Result):
     contradictions: Tally | None
     anchor_cycles: _CycleTally | None
     distance_cycles: _CycleTally | None
-    judgements: RepeatedJudgements | None
-    usage: Usage
-    pair_roles: PairSummary | None
-    components: Components
+    judgements: _RepeatedJudgements | None
+    usage: _Usage
+    pair_roles: _PairSummary | None
+    components: _Components
     images: ImageChecks | None
-    against: list[Overlap]
+    against: list[_Overlap]
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[_Finding]:
         """Return the faults: what makes a score wrong, a run fail or a model learn nonsense.
 
         Repeats, odd but readable images, equal or similar images within the file, and
         mirrored questions of an unanswered file are worth knowing, and no faults.
         """
-        own = "unreadable_lines degenerate contradictions anchor_cycles distance_cycles".split()
-        of_images = "unlocated unreadable blank faint few_bits transparent".split()
-        of_overlap = (
-            "unreadable_lines shared_images shared_pairs shared_questions same_content look_alike"
-        ).split()
-        tallies = [(kind, self.source, getattr(self, kind)) for kind in own]
-        if self.images:
-            tallies += [
-                (f"{kind}_images", self.source, getattr(self.images, kind)) for kind in of_images
-            ]
-        for overlap in self.against:
-            tallies += [(kind, overlap.source, getattr(overlap, kind)) for kind in of_overlap]
+        parts = [(self.source, "", self, _OWN_FINDINGS)]
+        parts += [(self.source, "_images", self.images, _IMAGE_FINDINGS)] * bool(self.images)
+        parts += [(overlap.source, "", overlap, _SHARED_FINDINGS) for overlap in self.against]
         return [
-            Finding(kind, source, found.count)
-            for kind, source, found in tallies
-            if found is not None and found.count
+            _Finding(kind + suffix, source, found.count)
+            for source, suffix, part, kinds in parts
+            for kind in kinds.split()
+            if (found := getattr(part, kind)) is not None and found.count
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,24 +198,25 @@ class Audit(Result):
         return f"{self.n_triplets:,} triplets over {self.n_images:,} images, {kinds}"
 
     def _sections(self) -> list[Section]:
-        parts = [
-            _show_triplets(self),
-            _show_names(self),
-            _show_consistency(self),
-            _show_pairs(self),
-        ]
-        if self.images:
-            parts.append(_show_images(self.images))
+        shown = (_show_triplets, _show_names, _show_consistency, _show_pairs)
+        parts = [show(self) for show in shown]
+        parts += [_show_images(self.images)] if self.images else []
         parts += [_show_overlap(overlap) for overlap in self.against]
-        lines = [
-            _line(_name_finding(finding, self), finding.count, "!") for finding in self.findings()
-        ]
+        lines = [_line(name, count, "!") for name, count in self._verdict()]
         return [*parts, ["Findings", *lines] if lines else ["No findings."]]
 
-    def _notebook_sections(self) -> list[Section]:
-        found = [
-            [_name_finding(finding, self), f"{finding.count:,}"] for finding in self.findings()
+    def _verdict(self) -> list[tuple[str, int]]:
+        """Return what each finding is called, with the file if it is another, and its count."""
+        return [
+            (
+                _FINDING_NAMES[found.kind] + f" ({found.source})" * (found.source != self.source),
+                found.count,
+            )
+            for found in self.findings()
         ]
+
+    def _notebook_sections(self) -> list[Section]:
+        found = [[name, f"{count:,}"] for name, count in self._verdict()]
         verdict: Table | str = "No findings."
         if found:
             verdict = Table(found, right=[1], has_heading=False, title="Findings")
@@ -275,18 +226,17 @@ class Audit(Result):
 def audit_triplets(
     judgements: Judgements,
     others: Sequence[Judgements] = (),
-    folder: Path | None = None,
+    images: Images | None = None,
     *,
     is_answered: bool = True,
     n_examples: int = defaults.AUDIT_EXAMPLES,
-    follow_outside: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Audit:
     """Audit a triplet file, and what it shares with others.
 
     Args:
         others: files that should have nothing in common with it, such as the test file.
-        folder: the image folder of all these files; without it no image is looked at.
+        images: of all these files; without them none is looked at.
         is_answered: the second column is the nearer one.
         n_examples: how many examples to give of each kind.
         progress: called with how many images are done, and of how many.
@@ -295,8 +245,8 @@ def audit_triplets(
         judgements = judgements.decided()
     triplets = judgements.triplets
     degenerate = triplets.is_degenerate()
-    every = questions = group_questions(triplets.rows, len(triplets.names))
-    proper = triplets
+    every = group_questions(triplets.rows, len(triplets.names))
+    proper, questions = triplets, every
     if degenerate.any():
         proper = triplets.take(~degenerate)
         questions = group_questions(proper.rows, len(proper.names))
@@ -304,35 +254,41 @@ def audit_triplets(
     graph = make_pair_graph(distinct.rows, len(distinct.names))
     mirrored = _mirrored(proper, questions, n_examples)
     repeated = _repeated(triplets, every, n_examples)
-
-    inspected = images = None
-    if folder is not None:
+    anchor_cycles = distance_cycles = None
+    if is_answered:
+        kept = proper.take(~questions.is_both_ways[questions.of_row])
+        anchor_cycles = _tally_cycles(kept, find_anchor_cycles, n_examples)
+        distance_cycles = _tally_cycles(kept, find_distance_cycles, n_examples)
+    inspected = None
+    if images is not None:
         names = dict.fromkeys(chain(*(part.triplets.names for part in (judgements, *others))))
-        inspected = inspect_images(
-            list(names), folder, follow_outside=follow_outside, progress=progress
-        )
-        images = check_images(inspected, triplets.first_places(), n_examples)
+        inspected = inspect_images(images.usable().find(list(names)), n_examples, progress)
 
     return Audit(
         source=triplets.source,
         n_triplets=len(triplets),
         n_distinct=len(triplets) - repeated.count,
         n_images=len(triplets.names),
-        unreadable_lines=tally(len(judgements.problems), judgements.place_problems(), n_examples),
+        unreadable_lines=_unreadable(judgements, n_examples),
         repeated=repeated,
         degenerate=_tally_rows(
             triplets, np.flatnonzero(degenerate), lambda _: " names one image twice", n_examples
         ),
         mirrored=mirrored,
         contradictions=mirrored if is_answered else None,
-        **_cycles(proper, questions, n_examples, is_answered),
+        anchor_cycles=anchor_cycles,
+        distance_cycles=distance_cycles,
         judgements=_compare_judgements(questions) if is_answered else None,
         usage=_usage(triplets, n_examples),
         pair_roles=_pair_roles(distinct, graph, n_examples) if is_answered else None,
         components=_components(graph),
-        images=images,
+        images=inspected.check(triplets.first_places()) if inspected else None,
         against=[_find_overlap(triplets, other, inspected, n_examples) for other in others],
     )
+
+
+def _unreadable(judgements: Judgements, n_examples: int) -> Tally:
+    return tally(len(judgements.problems), judgements.place_problems(), n_examples)
 
 
 def _tally_rows(
@@ -365,33 +321,21 @@ def _mirrored(triplets: Triplets, questions: Questions, n_examples: int) -> Tall
     return _tally_rows(triplets, rows, said, n_examples)
 
 
-def _cycles(
-    triplets: Triplets, questions: Questions, n_examples: int, is_answered: bool
-) -> dict[str, _CycleTally | None]:
-    if not is_answered:
-        return {"anchor_cycles": None, "distance_cycles": None}
-    kept = triplets.take(~questions.is_both_ways[questions.of_row])
-
-    def shown(cycles: Cycles) -> _CycleTally:
-        examples = []
-        for steps in cycles.examples:
-            pairs = [f"({show_names(kept.names, kept.rows[row, :2])})" for row in steps]
-            lines = ", ".join(str(kept.lines[row]) for row in steps)
-            circle = " < ".join([*pairs, pairs[0]])
-            examples.append(f"{kept.place(steps[0])}: {circle} by lines {lines}")
-        return _CycleTally(cycles.n_knots, len(cycles.inside), examples)
-
-    n_names = len(kept.names)
-    return {
-        "anchor_cycles": shown(find_anchor_cycles(kept.rows, n_names, n_examples)),
-        "distance_cycles": shown(find_distance_cycles(kept.rows, n_names, n_examples)),
-    }
+def _tally_cycles(triplets: Triplets, find: Callable[..., Cycles], n_examples: int) -> _CycleTally:
+    cycles = find(triplets.rows, len(triplets.names), n_examples)
+    examples = []
+    for steps in cycles.examples:
+        pairs = [f"({show_names(triplets.names, triplets.rows[row, :2])})" for row in steps]
+        lines = ", ".join(str(triplets.lines[row]) for row in steps)
+        circle = " < ".join([*pairs, pairs[0]])
+        examples.append(f"{triplets.place(steps[0])}: {circle} by lines {lines}")
+    return _CycleTally(cycles.n_knots, len(cycles.inside), examples)
 
 
-def _usage(triplets: Triplets, n_examples: int) -> Usage:
+def _usage(triplets: Triplets, n_examples: int) -> _Usage:
     n_uses = np.bincount(triplets.rows.ravel(), minlength=len(triplets.names))
     most = np.argsort(-n_uses, kind="stable")[:n_examples]
-    return Usage(
+    return _Usage(
         n_anchors=len(np.unique(triplets.rows[:, 0])),
         minimum=int(n_uses.min()),
         median=float(np.median(n_uses)),
@@ -403,7 +347,7 @@ def _usage(triplets: Triplets, n_examples: int) -> Usage:
     )
 
 
-def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> PairSummary:
+def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> _PairSummary:
     n_near, n_far = graph.roles()
     both, recurring = np.flatnonzero((n_near > 0) & (n_far > 0)), n_near + n_far > 1
     is_memorable_row = recurring[graph.near] | recurring[graph.far]
@@ -419,7 +363,7 @@ def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> PairSu
                 f"are near here, far in line {distinct.lines[far]}"
             )
 
-    return PairSummary(
+    return _PairSummary(
         n_pairs=len(graph.pairs),
         n_near_only=int((n_far == 0).sum()),
         n_far_only=int((n_near == 0).sum()),
@@ -431,18 +375,18 @@ def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> PairSu
     )
 
 
-def _components(graph: PairGraph) -> Components:
+def _components(graph: PairGraph) -> _Components:
     n_pairs = np.bincount(graph.components)
     n_triplets = np.bincount(graph.component_of_rows())
-    return Components(len(n_pairs), int(n_pairs.max(initial=0)), int(n_triplets.max(initial=0)))
+    return _Components(len(n_pairs), int(n_pairs.max(initial=0)), int(n_triplets.max(initial=0)))
 
 
-def _compare_judgements(questions: Questions) -> RepeatedJudgements | None:
+def _compare_judgements(questions: Questions) -> _RepeatedJudgements | None:
     """Measure the agreement of questions judged several times; none if there are none.
 
     Example:
         >>> rows = np.array([[0, 1, 2], [0, 1, 2], [0, 2, 1], [0, 1, 3]])
-        >>> compare_judgements(group_questions(rows, 4)).ceiling  # two of three
+        >>> _compare_judgements(group_questions(rows, 4)).ceiling  # two of three
         0.6666666666666667
     """
     n_each = questions.votes.sum(axis=1)
@@ -453,7 +397,7 @@ def _compare_judgements(questions: Questions) -> RepeatedJudgements | None:
     n_pairs = (n_each * (n_each - 1)).sum()
     n_agreeing = (votes * (votes - 1)).sum()
     n_lost = votes.min(axis=1).sum()
-    return RepeatedJudgements(
+    return _RepeatedJudgements(
         n_questions=len(votes),
         n_judgements=int(n_each.sum()),
         agreement=float(n_agreeing / n_pairs),
@@ -464,7 +408,7 @@ def _compare_judgements(questions: Questions) -> RepeatedJudgements | None:
 
 def _find_overlap(
     ours: Triplets, other: Judgements, inspected: InspectedImages | None, n_examples: int
-) -> Overlap:
+) -> _Overlap:
     """Find what two triplet files share; the images of both are those inspected, if any are."""
     names = list(dict.fromkeys([*ours.names, *other.triplets.names]))
     # Ours come first, so that their numbers stay.
@@ -489,16 +433,16 @@ def _find_overlap(
     same_content = look_alike = None
     if inspected is not None:
         index_of = {name: index for index, name in enumerate(inspected.names)}
-        our_names, their_names = (
+        in_ours, in_theirs = (
             np.array([index_of[name] for name in triplets.names], dtype=np.int64)
             for triplets in (ours, other.triplets)
         )
-        same_content = same_content_across(inspected, our_names, their_names, n_examples)
-        look_alike = look_alike_across(inspected, our_names, their_names, n_examples)
-    return Overlap(
+        same_content = inspected.find_same_content(in_ours, in_theirs)
+        look_alike = inspected.find_look_alikes(in_ours, in_theirs)
+    return _Overlap(
         source=theirs.source,
         n_triplets=len(theirs),
-        unreadable_lines=tally(len(other.problems), other.place_problems(), n_examples),
+        unreadable_lines=_unreadable(other, n_examples),
         shared_images=shared(both_rows, lambda name, _: show_names(names, [name])),
         shared_pairs=shared(
             np.stack([graph.near, graph.far], axis=1),
@@ -512,7 +456,12 @@ def _find_overlap(
     )
 
 
-# What each finding is called in the last lines.
+# What is a fault, and what each is called in the last lines.
+_OWN_FINDINGS = "unreadable_lines degenerate contradictions anchor_cycles distance_cycles"
+_IMAGE_FINDINGS = "unlocated unreadable blank faint few_bits transparent"
+_SHARED_FINDINGS = (
+    "unreadable_lines shared_images shared_pairs shared_questions same_content look_alike"
+)
 _FINDING_NAMES = {
     "unreadable_lines": "lines that cannot be read",
     "degenerate": "triplets that name one image twice",
@@ -535,11 +484,6 @@ _FINDING_NAMES = {
 _LABEL_WIDTH = 46
 _NUMBER_WIDTH = 11
 _TEXT_WIDTH = 88
-
-
-def _name_finding(finding: Finding, audit: Audit) -> str:
-    where = "" if finding.source == audit.source else f" ({finding.source})"
-    return _FINDING_NAMES[finding.kind] + where
 
 
 def _show_triplets(audit: Audit) -> list[str]:
@@ -682,7 +626,7 @@ def _show_images(images: ImageChecks) -> list[str]:
     )
 
 
-def _show_overlap(overlap: Overlap) -> list[str]:
+def _show_overlap(overlap: _Overlap) -> list[str]:
     advice = None
     if overlap.shared_pairs.count:
         advice = (
