@@ -50,14 +50,14 @@ def check_partition(split, triplets):
     assert not set(questions[split.train_rows]) & set(questions[split.val_rows])
 
 
-def check_policy(split, triplets):
+def check_policy(split, triplets, by):
     check_partition(split, triplets)
     train, val = triplets.rows[split.train_rows], triplets.rows[split.val_rows]
-    if split.by == "image":
+    if by == "image":
         assert not np.intersect1d(train, val).size
     else:
         assert not split.dropped_rows.size
-    if split.by == "component":
+    if by == "component":
         graph = make_pair_graph(np.concatenate([train, val]), len(triplets.names))
         pairs = np.stack([graph.near, graph.far], axis=1)
         assert not np.intersect1d(pairs[: len(train)], pairs[len(train) :]).size
@@ -76,7 +76,7 @@ def many_components(n_components=300):
 def test_split_keeps_its_policy(by, val_fraction):
     triplets = many_components()
     split = split_triplets(triplets, by, val_fraction, seed=3)
-    check_policy(split, triplets)
+    check_policy(split, triplets, by)
     if by != "image":
         assert len(split.val_rows) / len(triplets) == pytest.approx(val_fraction, abs=0.01)
 
@@ -84,7 +84,7 @@ def test_split_keeps_its_policy(by, val_fraction):
 @pytest.mark.parametrize("by", ["image", "random"])
 def test_split_of_linked_triplets_keeps_its_policy(by):
     triplets = random_triplets()
-    check_policy(split_triplets(triplets, by, 0.3, seed=0), triplets)
+    check_policy(split_triplets(triplets, by, 0.3, seed=0), triplets, by)
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_folds_keep_the_policy_and_validate_each_row_at_most_once(by):
     splits = fold_triplets(triplets, by, 4, seed=1)
     assert len(splits) == 4
     for split in splits:
-        check_policy(split, triplets)
+        check_policy(split, triplets, by)
     validated = np.concatenate([split.val_rows for split in splits])
     assert len(np.unique(validated)) == len(validated)
     if by != "image":
@@ -121,7 +121,7 @@ def test_split_keeps_its_policy_or_refuses(seed, by, val_fraction):
     except SplitError as error:
         assert "Try" in str(error)
     else:
-        check_policy(split, triplets)
+        check_policy(split, triplets, by)
         assert len(split.train_rows) and len(split.val_rows)
 
 
@@ -327,7 +327,7 @@ def test_write_splits_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
 def test_competition_file_by_component_keeps_everything(shared):
     triplets = read_triplets(shared / "food_triplets" / "train_triplets.txt")
     split = split_triplets(triplets, "component", 0.2, seed=0)
-    check_policy(split, triplets)
+    check_policy(split, triplets, "component")
     assert len(split.val_rows) / len(triplets) == pytest.approx(0.2, abs=0.001)
 
 

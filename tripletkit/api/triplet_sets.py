@@ -89,9 +89,6 @@ class SplitTriplets(Result, tuple[Triplets, Triplets, SplitPrice]):
     def _sections(self) -> list[Section]:
         return self.cost._sections()
 
-    def _notebook_sections(self) -> list[Section]:
-        return self.cost._notebook_sections()
-
 
 class FoldedTriplets(Result, tuple[SplitTriplets, ...]):
     """Several divisions of the same triplets, each validating on another part."""

@@ -95,12 +95,12 @@ class InspectedImages:
         kinds = "several_frames tiny extreme blank faint few_bits transparent".split()
         ours = np.arange(len(places))
         return ImageChecks(
-            len(looks),
-            unlocated,
-            unreadable,
-            *map(odd, kinds),
-            self.find_same_content(ours),
-            self.find_look_alikes(ours),
+            n_read=len(looks),
+            unlocated=unlocated,
+            unreadable=unreadable,
+            **{kind: odd(kind) for kind in kinds},
+            same_content=self.find_same_content(ours),
+            look_alike=self.find_look_alikes(ours),
         )
 
     def find_same_content(self, ours: np.ndarray, theirs: np.ndarray | None = None) -> Tally:

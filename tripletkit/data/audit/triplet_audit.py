@@ -170,7 +170,7 @@ class Audit(Result):
         Repeats, odd but readable images, equal or similar images within the file, and
         mirrored questions of an unanswered file are worth knowing, and no faults.
         """
-        parts = [(self.source, "", self, _OWN_FINDINGS)]
+        parts: list[tuple[str, str, Any, str]] = [(self.source, "", self, _OWN_FINDINGS)]
         parts += [(self.source, "_images", self.images, _IMAGE_FINDINGS)] * bool(self.images)
         parts += [(overlap.source, "", overlap, _SHARED_FINDINGS) for overlap in self.against]
         return [

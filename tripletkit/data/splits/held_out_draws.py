@@ -32,7 +32,6 @@ BY_IMAGES = "images"
 _MIN_CLUSTERS = 4
 _UNSEEN_DRAWS = 50
 
-_BY_UNSEEN_CLASSES = "unseen classes"
 BY_LABELS = "classes"
 _BY_CLUSTERS = "clusters"
 _BY_GIVEN_GROUPS = "given groups of images"
@@ -55,18 +54,11 @@ class Draw:
 
 @dataclass(frozen=True)
 class _DrawPlan:
-    """What is drawn.
+    """What is drawn."""
 
-    Attributes:
-        by: `BY_GROUPS`, `BY_IMAGES` or `_BY_GIVEN_GROUPS`.
-        unit_of_image: `(n_images,)` integers: what is held out together; -1 for an image that
-            no triplet has.
-        stratum_of_unit: `(n_units,)` integers; every stratum is divided evenly.
-    """
-
-    by: str
-    unit_of_image: np.ndarray
-    stratum_of_unit: np.ndarray
+    by: str  # `BY_GROUPS`, `BY_IMAGES` or `_BY_GIVEN_GROUPS`
+    unit_of_image: np.ndarray  # what is held out together; -1 for an image that no triplet has
+    stratum_of_unit: np.ndarray  # every stratum is divided evenly
 
     def fold_units(self, n_folds: int, rng: np.random.Generator) -> np.ndarray:
         """Return `(n_units,)` integers: the fold of each unit, even in every stratum."""
@@ -90,11 +82,9 @@ def plan_draws(
     """Decide what is held out together, and of what every fold has its share.
 
     Args:
-        rows: `(n_triplets, 3)` indices of images: anchor, positive, negative.
         labels: `(n_images,)` integers; `NO_LABEL` where an image has none; None without any.
         features: `(n_images, n_features)` float32, rows of length 1; finite where a triplet
             has the image.
-        n_folds: folds of a round.
         groups: `(n_images,)` integers: images that are held out together, whatever triplets say.
     Example:
         >>> rows = np.arange(36).reshape(12, 3)  # twelve groups of three images
@@ -107,19 +97,18 @@ def plan_draws(
             f"expected at least {3 * n_folds} images, three for each of {n_folds} folds, got "
             f"{len(images)}"
         )
+    unit_of_image = np.full(n_images, -1)
     if groups is not None:
         _, units, n_together = np.unique(groups[images], return_inverse=True, return_counts=True)
         if len(n_together) < n_folds:
             raise SplitError(
                 f"expected at least {n_folds} `groups` of images to hold out, got {len(n_together)}"
             )
-        unit_of_image = np.full(n_images, -1)
         unit_of_image[images] = units
         # Groups alike in size, so that folds are.
         return _DrawPlan(_BY_GIVEN_GROUPS, unit_of_image, np.floor(np.log2(n_together)).astype(int))
     groups = join_nodes(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    unit_of_image = np.full(n_images, -1)
     if len(sizes) >= _MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
         unit_of_image[images] = groups
         # Groups alike in size, so that folds are.
@@ -160,11 +149,8 @@ def draw_folds(
 ) -> Iterator[Draw]:
     """Yield draws without end, fold after fold, round after round.
 
-    Args:
-        rows: `(n_triplets, 3)` indices of images.
-        n_folds: folds of a round; one of them is held out in a draw.
-        is_scored: `(n_triplets,)` bool: the triplet may be held out to be scored on; others are
-            left out of such a draw. Defaults to all.
+    One fold of a round is held out in a draw, and of it the triplets that may be scored on: those
+    of the mask `is_scored`, or all.
     """
     round_, n_empty = 0, 0
     while n_empty < _MAX_EMPTY_ROUNDS:
@@ -172,7 +158,7 @@ def draw_folds(
         fold_of_image = folds[plan.unit_of_image]
         is_empty = True
         for fold in range(n_folds):
-            split = separate_groups(plan.by, rows, fold_of_image, fold)
+            split = separate_groups(rows, fold_of_image, fold)
             held_out = split.val_rows
             if is_scored is not None:
                 held_out = held_out[is_scored[held_out]]
@@ -188,7 +174,6 @@ def draw_folds(
     )
 
 
-_BY_DRAW = "image draw"
 # So few images make a triplet.
 _FEWEST = 3
 
@@ -196,12 +181,10 @@ _FEWEST = 3
 def _draw_images(
     n_images: int, n_draws: int, test_size: float, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield `(n_images,)` bool for each draw: the image is held out.
+    """Yield `(n_images,)` bool for each draw: the image is held out, one of a share `test_size`.
 
     Images take turns in an order of chance: after any number of draws, the one held out most often
     was so at most once more than the one held out least.
-
-    `test_size` is the share of the images held out in each, 0 to 1, both ends left out.
     """
     n_test = round(test_size * n_images)
     if min(n_test, n_images - n_test) < _FEWEST:
@@ -227,7 +210,7 @@ def draw_splits(
     inside = inside.reshape(-1, 3)
     splits = []
     for is_held_out in _draw_images(len(named), n_draws, test_size, rng):
-        split = separate_groups(_BY_DRAW, inside, is_held_out, True)
+        split = separate_groups(inside, is_held_out, True)
         for side, kept in (("training", split.train_rows), ("the test", split.val_rows)):
             if not len(kept):
                 raise SplitError(
@@ -255,12 +238,9 @@ def find_groups(
 ) -> tuple[np.ndarray, int, str]:
     """Return the kind of each image: its class where enough are labelled, else its cluster.
 
-    Args:
-        images: indices of those that are divided into groups, ascending.
-        features, labels: see `plan_draws`, of all images.
     Returns:
-        `(n_images,)` integers, for other images and among labelled ones for those
-        without a label the number of groups; that number; and `BY_LABELS` or `_BY_CLUSTERS`.
+        `(n_images,)` integers, for images other than those given and for those without a label the
+        number of groups; that number; and `BY_LABELS` or `_BY_CLUSTERS`.
     """
     if labels is not None:
         labelled = images[labels[images] != NO_LABEL]
@@ -290,7 +270,6 @@ def hold_out_classes(
     groups as the judges see them.
 
     Args:
-        rows: `(n_triplets, 3)` indices into `groups`.
         groups: `(n_images,)` integers; `n_groups` where an image is not to be held out.
         fraction: of the images to hold out, about.
         fewest: groups to hold out at least. A question needs images of two.
@@ -303,7 +282,7 @@ def hold_out_classes(
         order = rng.permutation(n_groups)
         n_drawn = max(fewest, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))
         is_held_out = np.isin(groups, order[:n_drawn])
-        split = separate_groups(_BY_UNSEEN_CLASSES, rows, is_held_out, True)
+        split = separate_groups(rows, is_held_out, True)
         # The product is largest where neither side is short.
         kept = len(split.train_rows) * len(split.val_rows)
         if kept > best[0]:
@@ -317,14 +296,11 @@ def hold_out_classes(
 
 
 def read_held_out(source: Path, folder: Path) -> dict[str, str | None]:
-    """Read the names of held-out images, with their labels where the source has them.
+    """Read the names of held-out images, and of each its label, or None, in their order.
 
-    Args:
-        source: a folder inside `folder`, whose subfolders then are classes; a CSV with the
-            columns name and label; a triplet file, all of whose images are meant; or a text
-            of one name a line.
-    Returns:
-        Name -> label, or None, in the order of the source.
+    The source is a folder inside `folder`, whose subfolders then are classes; a CSV with the
+    columns name and label; a triplet file, all of whose images are meant; or a text of one name a
+    line.
     """
     if source.is_dir():
         names = _names_below(source, folder)

@@ -14,7 +14,6 @@ In all of them repeats and mirrors (A, C, B) of a row are on its own side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,8 +99,6 @@ def _divide_images(
         strata: `(n_names,)` integers; every group gets its share of each, and images are swapped
             within one alone. Without, a search over class data takes whole classes, since their
             triplets lie together.
-    Returns:
-        `(n_names,)` int64: the group of each image.
     Reference:
         Fiduccia, Mattheyses. A linear-time heuristic for improving network partitions. DAC 1982
         (the gains kept per move); Glover. Tabu search. ORSA J. Computing 1989. The weights
@@ -199,7 +196,6 @@ class _Division:
         self.group[name] = target
 
 
-_VAL = 1
 # So many chance divisions of groups of images are looked at; the best of them is taken.
 _GROUP_TRIES = 200
 # Of fewer images, half of them on either side have no triplet of their own.
@@ -210,7 +206,6 @@ _MIN_CLASS_IMAGES = 12
 class Split:
     """Which rows train, which validate, and which can do neither: int64 indices, ascending."""
 
-    by: str
     train_rows: np.ndarray
     val_rows: np.ndarray
     dropped_rows: np.ndarray
@@ -240,20 +235,21 @@ def split_triplets(
         raise SettingsError(
             "val_fraction", f"`val_fraction`: expected a share from 0 to 1, got {val_fraction:g}"
         )
-    _check_groups(by, groups)
     rng = np.random.default_rng(seed)
-    if by == "image":
-
-        def sizes_of(n_names: int) -> np.ndarray:
-            n_val = round(val_fraction * n_names)
-            return np.array([n_names - n_val, n_val])
-
-        sides = _divide_named(triplets, sizes_of, _keep_for_training, rng, groups)
-        split = separate_groups(by, triplets.rows, sides, _VAL)
+    labels = _labels(triplets, by, groups)
+    if labels is None:
+        units, rows, n_units = _number_units(triplets, groups)
+        n_val = round(val_fraction * n_units)
+        sizes = np.array([n_units - n_val, n_val])
+        # Training keeps as many triplets as a chance draw leaves it on average.
+        places = np.arange(3)
+        floor = float(np.prod((sizes[0] - places) / (n_units - places)) * len(rows))
+        goal = _HoldOutGoal(floor)
+        sides = _divide(triplets, rows, sizes, goal, rng, groups)
+        split = separate_groups(triplets.rows, sides[units], 1)
     else:
-        val = _hold_out_whole(_labels(triplets, by), val_fraction, rng)
-        split = _from_mask(by, val)
-    _check(split, triplets, f"`val_fraction={val_fraction:g}`")
+        split = _from_mask(_hold_out_whole(labels, val_fraction, rng))
+    _check(split, triplets, by, f"`val_fraction={val_fraction:g}`")
     return split
 
 
@@ -261,34 +257,29 @@ def fold_triplets(
     triplets: Triplets, by: str, n_folds: int, seed: int, groups: np.ndarray | None = None
 ) -> list[Split]:
     """Divide triplets into folds, each of which validates once; see `split_triplets`."""
-    _check_groups(by, groups)
     rng = np.random.default_rng(seed)
-    if by == "image":
-        folds = _divide_named(
-            triplets,
-            lambda n_names: np.diff(np.arange(n_folds + 1) * n_names // n_folds),
-            lambda *_: _FoldsGoal(n_folds),
-            rng,
-            groups,
-        )
-        splits = [separate_groups(by, triplets.rows, folds, fold) for fold in range(n_folds)]
+    labels = _labels(triplets, by, groups)
+    if labels is None:
+        units, rows, n_units = _number_units(triplets, groups)
+        sizes = np.diff(np.arange(n_folds + 1) * n_units // n_folds)
+        folds = _divide(triplets, rows, sizes, _FoldsGoal(n_folds), rng, groups)[units]
+        splits = [separate_groups(triplets.rows, folds, fold) for fold in range(n_folds)]
     else:
-        fold_of_row = _fold_whole(_labels(triplets, by), n_folds, rng)
-        splits = [_from_mask(by, fold_of_row == fold) for fold in range(n_folds)]
+        fold_of_row = _fold_whole(labels, n_folds, rng)
+        splits = [_from_mask(fold_of_row == fold) for fold in range(n_folds)]
     for split in splits:
-        _check(split, triplets, f"`folds={n_folds}`")
+        _check(split, triplets, by, f"`folds={n_folds}`")
     return splits
 
 
-def _check_groups(by: str, groups: np.ndarray | None) -> None:
-    if groups is not None and by != "image":
+def _labels(triplets: Triplets, by: str, groups: np.ndarray | None) -> np.ndarray | None:
+    """Return `(n_triplets,)` integers, equal for rows that must be on one side; None by image."""
+    if by == "image":
+        return None
+    if groups is not None:
         raise SettingsError(
             "groups", "`groups` are of images, which only `by=image` holds out as a whole."
         )
-
-
-def _labels(triplets: Triplets, by: str) -> np.ndarray:
-    """Return `(n_triplets,)` integers, equal for rows that must be on one side."""
     n_names = len(triplets.names)
     if by == "component":
         return make_pair_graph(triplets.rows, n_names).component_of_rows()
@@ -335,25 +326,32 @@ def _fold_whole(labels: np.ndarray, n_folds: int, rng: np.random.Generator) -> n
     return fold_of_label[labels]
 
 
-def _divide_named(
+def _number_units(
+    triplets: Triplets, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Number the images that rows name, or their groups, from 0.
+
+    Returns:
+        `(n_names,)` the unit of each name, the number of units for others; `(n_rows, 3)` units of
+        the rows that name three images; and the number of units.
+    """
+    unit_of = np.arange(len(triplets.names)) if groups is None else groups
+    rows = unit_of[triplets.without_degenerate().rows]
+    named, rows = np.unique(rows, return_inverse=True)
+    number_of = np.full(unit_of.max(initial=0) + 1, len(named))
+    number_of[named] = np.arange(len(named))
+    return number_of[unit_of], rows.reshape(-1, 3), len(named)
+
+
+def _divide(
     triplets: Triplets,
-    sizes_of: Callable[[int], np.ndarray],
-    goal_of: Callable[[np.ndarray, int], _HoldOutGoal | _FoldsGoal],
+    rows: np.ndarray,
+    sizes: np.ndarray,
+    goal: _HoldOutGoal | _FoldsGoal,
     rng: np.random.Generator,
     groups: np.ndarray | None,
 ) -> np.ndarray:
-    """Divide the images that the rows name, or their groups; others count as 0.
-
-    Args:
-        sizes_of: how many of so many images each part gets.
-        goal_of: what to achieve, from these sizes and the number of rows.
-    Returns:
-        `(n_names,)` int64: the part of each image.
-    """
-    units = np.arange(len(triplets.names)) if groups is None else groups
-    rows = units[triplets.rows[~triplets.is_degenerate()]]
-    named, rows = np.unique(rows, return_inverse=True)
-    rows, sizes = rows.reshape(-1, 3), sizes_of(len(named))
+    """Return `(n_units + 1,)` int64: the part of each unit, and 0 for names that no row has."""
     least, what = (3, "images") if groups is None else (1, "groups")
     if sizes.min() < least:
         raise SplitError(
@@ -361,19 +359,10 @@ def _divide_named(
             f"{' and '.join(map(str, sizes))}. Try `by=component`, a `val_fraction` nearer to 0.5, "
             "or fewer folds."
         )
-    parts = np.zeros(units.max(initial=0) + 1, dtype=np.int64)
     if groups is not None:
-        parts[named] = _divide_groups(rows, sizes, rng)
-    else:
-        goal, strata = goal_of(sizes, len(rows)), _strata(rows, len(named))
-        parts[named] = _divide_images(rows, len(named), sizes, goal, rng, strata)
-    return parts[units]
-
-
-def _keep_for_training(sizes: np.ndarray, n_rows: int) -> _HoldOutGoal:
-    """Keep as many triplets for training as a chance draw does on average."""
-    places = np.arange(3)
-    return _HoldOutGoal(float(np.prod((sizes[0] - places) / (sizes.sum() - places)) * n_rows))
+        return np.append(_divide_groups(rows, sizes, rng), 0)
+    n_names = int(sizes.sum())
+    return np.append(_divide_images(rows, n_names, sizes, goal, rng, _strata(rows, n_names)), 0)
 
 
 def _divide_groups(rows: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -405,38 +394,33 @@ def _strata(rows: np.ndarray, n_names: int) -> np.ndarray | None:
     return strata if is_told else None
 
 
-def separate_groups(by: str, rows: np.ndarray, groups: np.ndarray, val_group: int) -> Split:
+def separate_groups(rows: np.ndarray, groups: np.ndarray, val_group: int) -> Split:
     """Use the rows whose images are all in the validation group, or all out of it."""
     n_val_images = (groups[rows] == val_group).sum(axis=1)
     return Split(
-        by,
         train_rows=np.flatnonzero(n_val_images == 0),
         val_rows=np.flatnonzero(n_val_images == 3),
         dropped_rows=np.flatnonzero((n_val_images > 0) & (n_val_images < 3)),
     )
 
 
-def _from_mask(by: str, is_val: np.ndarray) -> Split:
-    nothing = np.empty(0, dtype=np.int64)
-    return Split(by, np.flatnonzero(~is_val), np.flatnonzero(is_val), nothing)
+def _from_mask(is_val: np.ndarray) -> Split:
+    return Split(np.flatnonzero(~is_val), np.flatnonzero(is_val), np.empty(0, dtype=np.int64))
 
 
-def _check(split: Split, triplets: Triplets, asked: str) -> None:
+_ADVICE = {
+    "image": "Try `by=component`, which keeps every triplet, or a larger share for this side.",
+    "component": "All or nearly all triplets are linked through the pairs that they share. "
+    "Try `by=image`.",
+    "random": "Try another share, or judge more triplets.",
+}
+
+
+def _check(split: Split, triplets: Triplets, by: str, asked: str) -> None:
     for side, rows in (("training", split.train_rows), ("validation", split.val_rows)):
         if not len(rows):
             raise SplitError(
                 f"{triplets.source}: expected triplets for training and for validation, got none "
-                f"for {side} ({asked} by {split.by}, {len(triplets):,} triplets over "
-                f"{len(triplets.names):,} images). {_advice(split.by)}"
+                f"for {side} ({asked} by {by}, {len(triplets):,} triplets over "
+                f"{len(triplets.names):,} images). {_ADVICE[by]}"
             )
-
-
-def _advice(by: str) -> str:
-    if by == "image":
-        return "Try `by=component`, which keeps every triplet, or a larger share for this side."
-    if by == "component":
-        return (
-            "All or nearly all triplets are linked through the pairs that they share. "
-            "Try `by=image`."
-        )
-    return "Try another share, or judge more triplets."

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -55,32 +54,21 @@ def write_questions(
 
 @dataclass(frozen=True, repr=False)
 class SplitPrice(Result):
-    """What a split keeps and drops.
+    """What a split keeps and drops."""
 
-    Attributes:
-        n_train, n_val, n_dropped: triplets.
-        n_train_images, n_val_images: images that the triplets kept on a side name.
-        n_shared_images: images named on both sides.
-        half_width: of the 95% Wilson interval of an accuracy of `_EXPECTED_ACCURACY` on
-            the validation triplets, 0 to 1. Triplets that share images tell less than as many
-            independent ones, so take it for the least.
-    """
-
-    n_train: int
+    n_train: int  # triplets
     n_val: int
     n_dropped: int
-    n_train_images: int
+    n_train_images: int  # images that the triplets kept on a side name
     n_val_images: int
-    n_shared_images: int
+    n_shared_images: int  # images named on both sides
+    # Of the 95% Wilson interval of an accuracy of `_EXPECTED_ACCURACY` on the validation triplets,
+    # 0 to 1: the least, as triplets that share images tell less than as many independent ones.
     half_width: float
 
     @property
     def n_triplets(self) -> int:
         return self.n_train + self.n_val + self.n_dropped
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as JSON takes them."""
-        return asdict(self)
 
     def _summary(self) -> str:
         return (
@@ -89,30 +77,19 @@ class SplitPrice(Result):
         )
 
     def _sections(self) -> list[Section]:
-        (heading, *rows), note = self._rows()
-        lines = [
-            f"{label:<24}{n:>10}{share:>10}{images:>12}".rstrip()
-            for label, n, share, images in [heading, *rows]
-        ]
-        return [[*lines, note]]
-
-    def _notebook_sections(self) -> list[Section]:
-        rows, note = self._rows()
-        return [[Table(rows, right=[1, 2, 3]), note]]
-
-    def _rows(self) -> tuple[list[tuple[str, str, str, str]], str]:
-        rows = [("", "triplets", "share", "images")]
+        rows = [["", "triplets", "share", "images"]]
         for label, n, n_images in (
             ("kept for training", self.n_train, f"{self.n_train_images:,}"),
             ("kept for validation", self.n_val, f"{self.n_val_images:,}"),
             ("dropped", self.n_dropped, ""),
         ):
-            rows.append((label, f"{n:,}", f"{n / self.n_triplets:.2%}", n_images))
-        rows.append(("on both sides", "", "", f"{self.n_shared_images:,}"))
-        return rows, (
+            rows.append([label, f"{n:,}", f"{n / self.n_triplets:.2%}", n_images])
+        rows.append(["on both sides", "", "", f"{self.n_shared_images:,}"])
+        note = (
             f"An accuracy of {_EXPECTED_ACCURACY:.0%} on this validation set is known to "
             f"±{100 * self.half_width:.1f} points at best (95%, Wilson)."
         )
+        return [[Table(rows, right=[1, 2, 3]), note]]
 
 
 def price_split(triplets: Triplets, split: Split) -> SplitPrice:

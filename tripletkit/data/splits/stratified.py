@@ -9,6 +9,11 @@ from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.questions import join_nodes
 from tripletkit.errors import SplitError
 
+# Images that clusters are found from.
+_MOST_CLUSTERED = 3_000
+# A pair of images, the least that a class needs for a triplet, in training and held out.
+_PAIR = 2
+
 
 def find_strata(
     rows: np.ndarray,
@@ -18,11 +23,7 @@ def find_strata(
 ) -> np.ndarray:
     """Return `(n_images,)` integers: the class of each image, or what comes nearest to it.
 
-    Args:
-        rows: `(n_triplets, 3)` indices of images: anchor, positive, negative.
-        labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
-        features: `(n_images, n_features)` float32, rows of length 1; finite where a triplet
-            has the image.
+    Features, rows of length 1, are finite where a triplet has the image.
     """
     images = np.unique(rows)
     if labels is not None and np.any(labels[images] != NO_LABEL):
@@ -50,34 +51,20 @@ def cluster_images(features: np.ndarray, n_groups: int, seed: int) -> np.ndarray
     return KMeans(n_groups, n_init=3, random_state=seed).fit(sample).predict(features)
 
 
-# Images that clusters are found from.
-_MOST_CLUSTERED = 3_000
-
-
-# A pair of images, the least that a class needs for a triplet, in training and held out.
-_PAIR = 2
-
-
 def hold_out_images(
     labels: np.ndarray,
     fraction: float,
     seed: int = defaults.SEED,
     images: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw the same share of every class, leaving pairs on both sides.
+    """Draw the same share of every class, leaving pairs on both sides; `(n_images,)` bool.
 
     A class that has images held out has at least two, and at least two left for training: a
     class of fewer than four stays in training. Where its share is below two, chance decides
     whether it is two or none, so that the whole keeps its share. At least two classes have
-    images held out, since a triplet needs a negative.
+    images held out, since a triplet needs a negative. Of `images` are those that may be held out,
+    such as one name of each image; an image without a label never is.
 
-    Args:
-        labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
-        fraction: of the images of each class, 0 to below 1.
-        images: indices of those that may be held out, such as one name of each image.
-            Defaults to all.
-    Returns:
-        `(n_images,)` bool, held out; never one without a label.
     Example:
         >>> held_out = hold_out_images(np.repeat([0, 1, 2], 10), 0.3)
         >>> held_out.reshape(3, 10).sum(axis=1).tolist()
