@@ -14,7 +14,6 @@ from tripletkit.data.folder import (
     find_meant_folder,
     image_suffixes,
     list_images,
-    locate_images,
 )
 from tripletkit.errors import ImageNameError
 
@@ -33,8 +32,12 @@ def folder(tmp_path):
     return folder
 
 
+def located(names, folder, **options):
+    return open_images(folder, names, skip_bad=True, **options)
+
+
 def problem(folder, name, **options):
-    return locate_images([name], folder, **options).problems.get(0)
+    return located([name], folder, **options).problems.get(0)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +88,8 @@ def test_a_windows_path_is_refused(folder, name):
 
 
 def test_a_name_that_leads_out_is_followed_on_request(folder, tmp_path):
-    located = locate_images(
-        ["../outside.jpg", str(tmp_path / "outside.jpg")], folder, follow_outside=True
-    )
-    assert [path.resolve() for path in located.paths] == [tmp_path / "outside.jpg"] * 2
+    found = located(["../outside.jpg", str(tmp_path / "outside.jpg")], folder, follow_outside=True)
+    assert [path.resolve() for path in found.paths] == [tmp_path / "outside.jpg"] * 2
 
 
 def test_links_out_of_the_folder_are_refused(folder, tmp_path):
@@ -112,8 +113,8 @@ def test_an_accent_may_be_spelt_in_two_ways(tmp_path):
     assert problem(tmp_path, composed) is None
     assert problem(tmp_path, decomposed) is None
     (tmp_path / decomposed).write_bytes(b"")
-    located = locate_images([decomposed, composed], tmp_path)
-    assert [path.name for path in located.paths] == [decomposed, composed]
+    found = located([decomposed, composed], tmp_path)
+    assert [path.name for path in found.paths] == [decomposed, composed]
 
 
 def test_open_images_shows_ten_problems_with_their_places(folder):
@@ -127,7 +128,7 @@ def test_open_images_shows_ten_problems_with_their_places(folder):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    for use in (lambda path: locate_images([], path), list_images):
+    for use in (lambda path: located([], path), list_images):
         with pytest.raises(ImageNameError, match="expected a folder of images"):
             use(tmp_path / "none")
 
@@ -154,7 +155,7 @@ def test_a_link_loop_is_a_problem_of_its_own_name_alone(folder):
     assert "loop.jpg" in list_images(folder)
     assert not any("up/" in name for name in list_images(folder))
     with pytest.raises(ImageNameError, match="expected a folder of images"):
-        locate_images(["a.jpg"], folder / "here")
+        located(["a.jpg"], folder / "here")
 
 
 def test_a_pipe_is_called_what_it_is(folder):
@@ -208,16 +209,14 @@ def numbered(tmp_path):
 def test_names_that_are_all_spelt_otherwise_are_read_and_that_is_told(numbered, spell, caplog):
     folder, names = numbered
     caplog.set_level(logging.INFO)
-    located = locate_images([spell(folder, name) for name in names], folder)
-    assert [path.relative_to(folder).as_posix() for path in located.paths] == names
+    found = located([spell(folder, name) for name in names], folder)
+    assert [path.relative_to(folder).as_posix() for path in found.paths] == names
     assert f"all {len(names)} names are read" in caplog.text
     # A name that is spelt otherwise than the rest is no such thing.
-    mixed = locate_images([*names[1:], spell(folder, names[0])], folder)
+    mixed = located([*names[1:], spell(folder, names[0])], folder)
     assert list(mixed.problems) == [4]
     # Nor are they if one of them is not there.
-    lost = locate_images(
-        [*(spell(folder, name) for name in names), spell(folder, "c/n.png")], folder
-    )
+    lost = located([*(spell(folder, name) for name in names), spell(folder, "c/n.png")], folder)
     assert len(lost.problems) == 6
 
 
@@ -225,11 +224,11 @@ def test_names_that_are_all_spelt_otherwise_are_read_and_that_is_told(numbered, 
 def test_zeros_that_a_table_lost_are_put_back(numbered, caplog, names):
     folder, _ = numbered
     caplog.set_level(logging.INFO)
-    found = locate_images(names, folder / "c")
+    found = located(names, folder / "c")
     expected = [f"{int(Path(name).stem):04}.png" for name in names]
     assert [path.name for path in found.paths] == expected
     assert "all 3 names are read with the zeros that a table lost, such as 3" in caplog.text
-    assert list(locate_images([*names, "9"], folder / "c").problems)[-1] == 3
+    assert list(located([*names, "9"], folder / "c").problems)[-1] == 3
 
 
 def test_each_hint_is_true(numbered):
@@ -266,4 +265,4 @@ def test_what_systems_leave_is_no_image_and_what_is_not_read_is_counted(numbered
 def test_a_file_with_a_backslash_in_its_name_is_an_image_like_others(tmp_path):
     (tmp_path / "a\\b.png").write_bytes(b"")
     (tmp_path / "c.png").write_bytes(b"")
-    assert locate_images(list_images(tmp_path), tmp_path).problems == {}
+    assert located(list_images(tmp_path), tmp_path).problems == {}

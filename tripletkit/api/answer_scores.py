@@ -13,8 +13,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, is_path
-from tripletkit.data.folder import locate_images
-from tripletkit.data.images import hash_files
+from tripletkit.data.images import hash_files, open_usable_images
 from tripletkit.data.judgements import (
     TruthLike,
     open_collected,
@@ -301,7 +300,7 @@ def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> N
     folder = images or found.image_folder
     paths: Sequence[Path | None] = [None] * len(asked.names)
     if folder is not None and folder.is_dir():
-        paths = locate_images(asked.names, folder).paths
+        paths = open_usable_images(folder, asked.names).paths
     with FeatureStore() as store:
         contents = hash_files(paths, store).hashes
     if n_unknown := contents.count(None):

@@ -111,14 +111,9 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def read_pixels(
     path: Path, size_px: int, resample: str, file: BinaryIO | None = None
 ) -> np.ndarray:
-    """Decode an image and resize it to a square, as the source's model takes it.
+    """Decode an image and resize it to a square, `(size_px, size_px, 3)` uint8, RGB, 0 to 255.
 
-    Args:
-        path, file: see `read_image`.
-        size_px: side of the square.
-        resample: name of a Pillow filter, such as `"bilinear"`; antialiased when shrinking.
-    Returns:
-        `(size_px, size_px, 3)` uint8, RGB, 0 to 255.
+    `resample` names a filter of Pillow's, such as `"bilinear"`; antialiased when shrinking.
     """
     return resize_to_square(read_image(path, at_least_px=size_px, file=file), size_px, resample)
 
@@ -133,15 +128,14 @@ def read_image(
 ) -> Image.Image:
     """Decode an image to RGB: upright by its EXIF orientation, on white, its first frame.
 
+    Its content counts, not its extension. What cannot be read whole or takes too much memory is an
+    `ImageReadError` that names the file.
+
     Args:
-        path: the file; its content counts, not its extension.
         at_least_px: allow a JPEG, and any image of more than 32 million pixels, to be decoded
             smaller, while both sides stay at least `_DRAFT_RESERVE` times this. Defaults to full
             size.
         file: its bytes where they are at hand. Defaults to opening the path.
-    Raises:
-        ImageReadError: naming the file, if it is not an image that can be read whole, or takes
-            too much memory.
     """
     with _explained(path), Image.open(file or path, formats=_FORMATS) as image:
         full_size = image.size
@@ -212,11 +206,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def make_rgb(image: Image.Image) -> Image.Image:
-    """Return an image upright, opaque and in mode RGB, as `read_image` does of a file.
-
-    Raises:
-        ValueError: if its numbers have no defined white.
-    """
+    """Return an image upright, opaque and in mode RGB, as `read_image` does of a file."""
     return _turn_upright(_to_rgb(image, (1, 1)), _read_orientation(image))
 
 

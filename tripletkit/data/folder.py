@@ -17,7 +17,6 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -49,17 +48,11 @@ def image_suffixes() -> frozenset[str]:
     return IMAGE_SUFFIXES | _HEIC_SUFFIXES if reads_heic else IMAGE_SUFFIXES
 
 
-@dataclass(frozen=True)
-class _LocatedImages:
-    """Where the images of a list of names are."""
-
-    paths: list[Path | None]  # one a name; None where there is a problem
-    problems: dict[int, str]  # index of a name -> what is wrong with it
+# The path of each name, None where there is a problem; and what is wrong, by the index of a name.
+_Located = tuple[list[Path | None], dict[int, str]]
 
 
-def locate_images(
-    names: Sequence[str], folder: Path, *, follow_outside: bool = False
-) -> _LocatedImages:
+def locate_images(names: Sequence[str], folder: Path, *, follow_outside: bool = False) -> _Located:
     """Find the file of every name and say what is wrong with the others.
 
     A name is a path below the folder. With its extension it means exactly that file; without,
@@ -69,21 +62,25 @@ def locate_images(
     _check_folder(folder)
     listing = _Listing(folder, follow_outside)
     located = listing.locate(names)
-    if not located.problems or len(names) < _FEWEST_RESPELLED:
+    problems = located[1]
+    if not problems or len(names) < _FEWEST_RESPELLED:
         return located
-    first = next(iter(located.problems))
-    for reading, how in _respell(names, none_found=len(located.problems) == len(names)):
-        found = listing.locate(reading) if reading != list(names) else located
-        if not found.problems and (how != _OTHER_CASE or _differ_in_case(names, found.paths)):
-            logger.info(
-                "%s: all %s names are read %s, such as %s as %s.",
-                folder,
-                f"{len(names):,}",
-                how,
-                names[first],
-                os.path.relpath(found.paths[first] or "", folder),
-            )
-            return found
+    first = next(iter(problems))
+    for reading, how in _respell(names, none_found=len(problems) == len(names)):
+        if reading == list(names):
+            continue
+        paths, left = listing.locate(reading)
+        if left or (how == _OTHER_CASE and not _differ_in_case(names, paths)):
+            continue
+        logger.info(
+            "%s: all %s names are read %s, such as %s as %s.",
+            folder,
+            f"{len(names):,}",
+            how,
+            names[first],
+            os.path.relpath(paths[first] or "", folder),
+        )
+        return paths, {}
     return located
 
 
@@ -152,7 +149,7 @@ def _check_name(name: str) -> None:
 
 def refuse_folder_of(names: Sequence[str], folder: Path) -> None:
     """Refuse to write into a folder that holds an image of one of the first thousand names."""
-    if _is_folder(folder) and any(locate_images(names[:1000], folder).paths):
+    if _is_folder(folder) and any(locate_images(names[:1000], folder)[0]):
         raise OutputError(
             f"{folder}: is the image folder, into which nothing is written. Choose another place."
         )
@@ -163,9 +160,6 @@ def list_images(folder: Path) -> list[str]:
 
     Left out are hidden files and folders, and what systems leave: thumbnails of network disks,
     resource forks.
-
-    Raises:
-        ImageNameError: if there is no such folder, or no image in it.
     """
     _check_folder(folder)
     names, others = [], Counter[str]()
@@ -216,7 +210,7 @@ class _Listing:
         self.follow_outside = follow_outside
         self.entries: dict[str, _Entries] = {}
 
-    def locate(self, names: Sequence[str]) -> _LocatedImages:
+    def locate(self, names: Sequence[str]) -> _Located:
         paths: list[Path | None] = []
         problems: dict[int, str] = {}
         for index, name in enumerate(names):
@@ -225,7 +219,7 @@ class _Listing:
             except ImageNameError as error:
                 paths.append(None)
                 problems[index] = str(error)
-        return _LocatedImages(paths, problems)
+        return paths, problems
 
     def find(self, name: str) -> Path:
         if not (self.follow_outside or self._is_there(name)):

@@ -159,15 +159,7 @@ class Images:
         return np.array([not self.has_files or path is not None for path in self.paths], bool)
 
     def find(self, names: Sequence[str], places: Sequence[str] | None = None) -> Images:
-        """Find the images of some names; cheap, so that it can come before anything slow.
-
-        Args:
-            names: distinct names as a triplet file has them.
-            places: where each was read. Defaults to the folder.
-        Raises:
-            ImageNameError: if there is no such folder, or a name stands for no image, unless bad
-                ones are left out.
-        """
+        """Find the images of distinct names; cheap, so that it can come before anything slow."""
         places = [str(self.folder or "images")] * len(names) if places is None else places
         if not self.has_files:
             return self._with(_Files(names, places, [None] * len(names), {}))
@@ -240,8 +232,7 @@ class Images:
                 if row is None or row in self.problems
             }
         else:
-            located = locate_images(names, self.folder, follow_outside=self.follow_outside)
-            paths, problems = located.paths, located.problems
+            paths, problems = locate_images(names, self.folder, follow_outside=self.follow_outside)
             if len(names) > 1 and not any(paths) and not self.skip_bad:
                 meant = find_meant_folder(names[0], self.folder)
                 hint = "Is it the right folder?" if meant is None else f"Did you mean {meant}?"

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.columns import find_labels
-from tripletkit.data.folder import IMAGE_SUFFIXES, list_images, locate_images
-from tripletkit.data.images import PathLike, is_path
+from tripletkit.data.folder import IMAGE_SUFFIXES, list_images
+from tripletkit.data.images import PathLike, is_path, open_usable_images
 from tripletkit.data.tables import EXPECTED, FileTable, open_table, place_problems
 from tripletkit.data.text_files import SEPARATORS, FileRecord, shorten_line
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
@@ -118,7 +118,7 @@ def label_files(
     Names of other images are passed over. Without a folder names are spelt one way only.
     """
     others = sorted(set(labels).difference(names))
-    located = [] if folder is None else locate_images(others, folder).paths
+    located = [] if folder is None else open_usable_images(folder, others).paths
     of_path = {path: labels[name] for name, path in zip(others, located, strict=False) if path}
     by_path = {
         name: of_path[path]
