@@ -1,12 +1,13 @@
 """The hostile campaign in small: kills, overwriting, harm, damaged texts, images and tags.
 
     python tests/hostile_campaign.py                 all of it, a quarter of an hour
-    python tests/hostile_campaign.py kill --points 5
+    python tests/hostile_campaign.py kill --points 5 --shipped
     python -m pytest -m campaign tests/hostile_campaign.py
 
 Each part prints rows: what was tried, how often, how often it was refused in words of ours (or
 killed), and what must not be: tracebacks, wrong numbers, files lost or half, things left behind.
-The last row counts all of them. Seeds are fixed.
+The last row counts all of them. Seeds are fixed. `--shipped` takes the backbone that a user gets
+instead of a tiny one.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,27 +47,45 @@ from tripletkit import TripletkitError, defaults
 from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import open_labels
 from tripletkit.data.triplets import write_triplet_lines
-from tripletkit.data.unfinished import remove_unfinished
+from tripletkit.data.unfinished import end_moves, remove_unfinished
 from tripletkit.evaluation.answers import write_answers
 from tripletkit.model.model_folder import load_model
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hostile"
 N_IMAGES, N_TEXTS, N_DAMAGED_IMAGES, N_TAGS, N_KILLS = 24, 20_000, 5_000, 2_000, 40
+N_RECORDS = 300
 PARTNERS = ("00001.jpg", "00002.jpg")  # in each triplet about an image of the manifest
 COLOURS = ["red", "blue", "lime"]
 TIMEOUT_S = 900
 
+# Each is killed while one of two runs replaces what the other wrote: {} is one word or the other.
 KILLED = {
-    "train": "train train.txt images --backbone tiny --epochs 3 -o m0 --force",
-    "embed": "embed images --backbone tiny -o vectors.parquet --force",
-    "mine": "mine labels.csv images --backbone tiny -o mined.csv --triplets-out hard.txt --force",
-    "report": "report m0 --triplets train.txt -o report.html --force",
-    "index": "neighbors images --query query.png --backbone tiny --index index.npz --force",
-    "collage": "collage train.txt images -o triplets.png --force",
+    "train": ("train train.txt images --backbone tiny --epochs 3 -o m0 --force --seed {}", "1 0"),
+    "finetune": ("finetune m0 --images images --epochs 1 -o m1 --force --seed {}", "1 0"),
+    "embed": ("embed images --model {} -o vectors.parquet --force", "m1 m0"),
+    "mine": (
+        "mine labels.csv images --model {} -o mined.csv --triplets-out hard.txt --force",
+        "m1 m0",
+    ),
+    "report": ("report m0 --triplets {} -o report.html --force", "test.txt train.txt"),
+    "index": ("neighbors images --query query.png --model {} --index index.npz --force", "m1 m0"),
+    "collage": ("collage {} images -o triplets.png --force", "test.txt train.txt"),
+    "export": ("export --model {} -o exported --onnx --force", "m1 m0"),
+    "split": ("split train.txt -o parts --by image --force --seed {}", "1 0"),
+    "import": ("collect images --import {} --judge old --db old.sqlite", "train.txt test.txt"),
 }
+# What each of them replaces; files of one folder belong together.
 OUTPUTS = {
-    *("head.weights.h5", "history.csv", "vectors.parquet", "mined.csv", "hard.txt", "report.html"),
-    *("index.npz", "triplets.png"),
+    "train": ["m0"],
+    "finetune": ["m1"],
+    "embed": ["vectors.parquet"],
+    "mine": ["mined.csv", "hard.txt"],
+    "report": ["report.html"],
+    "index": ["index.npz"],
+    "collage": ["triplets.png"],
+    "export": ["exported"],
+    "split": ["parts"],
+    "import": ["old.sqlite"],
 }
 # Outputs that may be named for any file of the world, and must leave it as it is.
 OVERWRITING = [
@@ -128,6 +149,89 @@ FOREIGN = [
     "settings.toml",
 ]
 
+# What is written where nothing, or hardly anything, can be.
+DENIED = [
+    "predict test.txt --model m0 -o out/p.csv",
+    "triplets labels.csv images -o out/t.txt --truth out/t.csv",
+    "embed images --model m0 -o out/e.parquet",
+    "embed images --model m0 -o out/e.npz",
+    "neighbors images --query query.png --model m0 --index out/i.npz",
+    "collage train.txt images -o out/c.png",
+    "report m0 --triplets train.txt -o out/r.html",
+    "plot history m0 -o out/h.svg",
+    "mine labels.csv images --model m0 -o out/m.csv --triplets-out out/m.txt",
+    "compare answers.txt others.txt truth.csv --rows out/rows.csv",
+    "split train.txt --by random -o out/s",
+    "export --model m0 -o out/x --onnx",
+    "train train.txt images --backbone tiny --epochs 1 -o out/m",
+    "finetune m0 --images images --epochs 1 -o out/f",
+    "classify labels.csv images --model m0 --confusion out/c.svg",
+    "suggest images --model m0 -o out/q.txt",
+    "extract images --backbone tiny -o out/parts",
+    "collect images --import test.txt --judge old --db out/j.sqlite",
+    "collect images --db out/k.sqlite --judge a --ask random --offline out/p.html",
+]
+# These need no place to write.
+READING = [
+    "score answers.txt truth.csv",
+    "audit train.txt images",
+    "predict test.txt --model m0",
+    "neighbors images --query query.png --model m0",
+]
+CAPABILITIES = "-dac_override,-dac_read_search,-fowner"
+# How each place comes to be so: words before the command, and a mount over the folder.
+PLACES: dict[str, tuple[list[str], list[str]]] = {
+    "without permission": (["setpriv", "--bounding-set", CAPABILITIES], []),
+    "on a read-only mount": ([], ["-o", "bind,ro", "{}", "{}"]),
+    "on a full disk": ([], ["-t", "tmpfs", "-o", "size=4k", "tmpfs", "{}"]),
+    "with a limit of file size": (["prlimit", "--fsize=2000"], []),
+}
+# Files of labels, or of what was taken for them.
+NAMES = [f"p{number:02}.png" for number in range(N_IMAGES)]
+LABELS = {
+    "empty": b"",
+    "a heading alone": b"name,label\n",
+    "no label": b"name,label\n" + b"".join(f"{n},\n".encode() for n in NAMES),
+    "other images": b"name,label\nx.png,a\ny.png,b\n",
+    "an image twice": b"name,label\np00.png,a\np00.png,b\np01.png,a\n",
+    "an image twice alike": b"name,label\np00.png,a\np00.png,a\np01.png,b\n",
+    "one class": b"name,label\n" + b"".join(f"{n},a\n".encode() for n in NAMES),
+    "classes of one": b"name,label\n" + b"".join(f"{n},{n}\n".encode() for n in NAMES),
+    "not a number": b"name,label\np00.png,nan\np01.png,inf\np02.png,1e400\n",
+    "three columns": b"name,label,label\np00.png,a,b\np01.png,b,a\n",
+    "no heading": b"p00.png,a\np01.png,b\np02.png,a\n",
+    "a row too short": b"name,label\np00.png,a\np01.png\n",
+    "Windows names": b"name,label\nC:\\x\\p00.png,a\nC:\\x\\p01.png,b\n",
+    "UTF-16": "name,label\np00.png,a\np01.png,b\n".encode("utf-16"),
+    "Latin-1": "name,label\np00.png,é\np01.png,b\n".encode("latin-1"),
+    "zeros": b"name,label\np00.png,a\0\np01.png,b\n",
+    "JSON that is cut": b'[{"name": "p00.png", "label": "a"}, {"na',
+    "JSON of other things": b'{"a": {"b": [1, 2, {"c": null}]}}',
+    "triplets": b"p00.png p01.png p02.png\n" * 5,
+    "an image": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    "a formula": b"name,label\np00.png,=1+1\np01.png,@x\n",
+    "a long name": b"name,label\np00.png," + b"x" * 100_000 + b"\np01.png,b\n",
+}
+LABELLED = [
+    "neighbors images --query query.png --model m0 --labels {}",
+    "classify {} images --model m0",
+    "triplets {} images -o new.txt --force",
+    "plot map m0 --triplets train.txt --images images --labels {} -o map.svg --force",
+    "mine {} images --model m0 -o new.csv --force",
+]
+# Modules of other packages, each the function `plug` of an entry point.
+PLUGINS = {
+    "does not import": "import nothing_like_this",
+    "has no such function": "plugs = 1",
+    "raises": "def plug(): raise RuntimeError('plugged badly')",
+    "ends Python": "import sys\ndef plug(): sys.exit(3)",
+    "is no function": "plug = 7",
+    "prints": "def plug(): print('a,b,c')",
+    "takes a name that is taken": "import tripletkit as tk\n"
+    "def plug(): tk.register_backbone('efficientnet-lite0', 'a:b', n_features=3, input_size_px=3)",
+    "warns": "import warnings\ndef plug(): warnings.warn('plugged')",
+}
+
 KINDS = ("traceback", "wrong", "lost", "left")
 
 
@@ -159,8 +263,9 @@ HEADING = f"{'':<32}{'tried':>8}{'refused':>9}" + "".join(f"{kind:>11}" for kind
 class World:
     """A folder with images, texts and a model, and the command in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, is_shipped: bool = False) -> None:
         self.folder = folder / "world"
+        self.is_shipped = is_shipped
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         weights = folder / "tiny.weights.h5"
@@ -171,12 +276,12 @@ class World:
             "TMPDIR": str(self.temporary),
         }
         self._draw()
-        self.run(KILLED["train"])
+        self.run(KILLED["train"][0].format(0))
 
     def run(self, command: str) -> None:
         """Run the command in a process of its own."""
         subprocess.run(
-            [sys.executable, tiny.__file__, *command.split()],
+            [sys.executable, tiny.__file__, *self.words(command)],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -184,10 +289,14 @@ class World:
             check=True,
         )
 
-    def preload(self) -> PreloadedCommand:
+    def words(self, command: str) -> list[str]:
+        """Return the words of a call, as shipped without a backbone of the tests' own."""
+        return command.replace(" --backbone tiny" * self.is_shipped, "").split()
+
+    def preload(self, *prefix: str) -> PreloadedCommand:
         """Return a process whose forks run the command."""
         errors = self.folder.parent / "errors.txt"
-        return PreloadedCommand(self.folder, self.environment, errors)
+        return PreloadedCommand(self.folder, self.environment, errors, prefix)
 
     def snapshot(self) -> dict[Path, bytes | None]:
         return {
@@ -231,57 +340,91 @@ class World:
 def kill_commands(world: World, n_points: int) -> Iterator[Row]:
     """Kill each command at moments spread over its run; then let it run once more.
 
-    The store of `embed` is emptied every fourth time, so that what is killed computes and stores,
-    too, and the next runs with what that left.
+    By turns with SIGKILL and SIGTERM. The store of features is emptied every fourth time, so that
+    what is killed computes and stores, too, and the next runs with what that left.
     """
-    for name, command in KILLED.items():
-        row = Row(f"kill -9 of {name}")
-        preloaded = world.preload()
-        started_s = time.monotonic()
-        preloaded.start(command)
-        if preloaded.wait(TIMEOUT_S) != 0:
-            row.problems["traceback"].append(preloaded.errors.read_text()[-300:])
-        duration_s = time.monotonic() - started_s
+    for name, (command, given) in KILLED.items():
+        row = Row(f"kill of {name}")
+        variants = [" ".join(world.words(command.format(word))) for word in given.split()]
+        preloaded, whole = world.preload(), []
+        for variant in variants:
+            started_s = time.monotonic()
+            preloaded.start(variant)
+            if preloaded.wait(TIMEOUT_S) != 0:
+                row.problems["traceback"].append(preloaded.errors.read_text()[-300:])
+            duration_s = time.monotonic() - started_s
+            whole.append(_read_outputs(world, name))
         before = world.snapshot()
         for point in range(n_points):
-            if name == "embed" and not point % 4:
+            if not point % 4:
                 shutil.rmtree(world.folder.parent / "cache", ignore_errors=True)
             started_s = time.monotonic()
-            pid = preloaded.start(command)
+            pid = preloaded.start(variants[point % 2])
             if preloaded.wait(duration_s * (point + 0.5) / n_points) is None:
-                os.kill(pid, signal.SIGKILL)
-                row.n_refused += preloaded.wait(TIMEOUT_S) == -signal.SIGKILL
+                os.kill(pid, signal.SIGTERM if point % 3 == 2 else signal.SIGKILL)
+                row.n_refused += preloaded.wait(TIMEOUT_S) != 0
             else:
                 duration_s = min(duration_s, time.monotonic() - started_s)
             row.n_tried += 1
             if "Traceback" in (said := preloaded.errors.read_text()):
                 row.problems["traceback"].append(f"point {point}: {said[-300:]}")
-            _check_nothing_lost(world, before, f"point {point}", row)
+            _check_old_or_new(world, name, whole, f"point {point}", row)
+            _check_nothing_lost(world, before, name, f"point {point}", row)
         preloaded.close()
         try:
-            world.run(command)
+            world.run(variants[-1])
         except subprocess.CalledProcessError as error:
             row.problems["traceback"].append(f"cannot be run again: {error.stderr[-300:]!r}")
-        _check_nothing_lost(world, before, "the last run", row)
+        _check_old_or_new(world, name, whole[-1:], "the last run", row)
+        _check_nothing_lost(world, before, name, "the last run", row)
         # As the next run does that needs temporary files; this one may have needed none.
         remove_unfinished(world.temporary)
+        remove_unfinished(world.folder)
         row.problems["left"] += world.litter()
         yield row
 
 
-def _check_nothing_lost(world: World, before: dict, when: str, row: Row) -> None:
-    """Hold that every file is what it was: outputs are the same whether old or new."""
+def _read_outputs(world: World, name: str) -> list[dict[str, bytes]]:
+    """Return what each output of a command holds, but for what tells the time of a run."""
+    read = []
+    for output in OUTPUTS[name]:
+        path = world.folder / output
+        if path.suffix == ".sqlite":
+            with closing(sqlite3.connect(path)) as database:
+                rows = database.execute("SELECT COUNT(*) FROM answers").fetchone()
+                is_whole = database.execute("PRAGMA integrity_check").fetchone()
+            read.append({"answers": repr((rows[0] % 50, is_whole)).encode()})
+            continue
+        end_moves(path)
+        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        read.append({each.name: each.read_bytes() for each in files if each.name != "model.json"})
+    return read
+
+
+def _check_old_or_new(
+    world: World, name: str, whole: list[list[dict[str, bytes]]], when: str, row: Row
+) -> None:
+    for number, found in enumerate(_read_outputs(world, name)):
+        if found not in [each[number] for each in whole]:
+            row.problems["wrong"].append(
+                f"{when}: {OUTPUTS[name][number]} is neither the old nor the new"
+            )
+
+
+def _check_nothing_lost(world: World, before: dict, name: str, when: str, row: Row) -> None:
+    """Hold that every other file is what it was, and that models can be loaded."""
     after = world.snapshot()
     for path, content in before.items():
-        if path not in after:
-            row.problems["lost"].append(f"{when}: {path} is gone")
-        elif after[path] != content and path.name != "model.json":
-            kind = "wrong" if path.name in OUTPUTS else "lost"
-            row.problems[kind].append(f"{when}: {path} is another")
-    try:
-        load_model(world.folder / "m0")
-    except TripletkitError as error:
-        row.problems["lost"].append(f"{when}: {error}")
+        if str(path.parts[0]).removesuffix("-wal").removesuffix("-shm") in OUTPUTS[name]:
+            continue
+        if path not in after or after[path] != content:
+            row.problems["lost"].append(f"{when}: {path} is gone or another")
+    for model in ("m0", "m1"):
+        try:
+            load_model(world.folder / model)
+        except TripletkitError as error:
+            if (Path(model) / "model.json") in before:
+                row.problems["lost"].append(f"{when}: {error}")
 
 
 def overwrite_everything(world: World, seed: int) -> Iterator[Row]:
@@ -369,7 +512,7 @@ def harm(world: World) -> Iterator[Row]:
         row = Row("harm to what is the user's")
         for command in HARMING:
             for part in command.split(" && "):
-                result = run_command(*part.split())
+                result = run_command(*world.words(part))
                 if not isinstance(result.exception, SystemExit | None):
                     row.problems["traceback"].append(f"{command}: {result.exception!r}")
             row.n_tried += 1
@@ -410,6 +553,144 @@ def _kill_split(world: World) -> Row:
     remove_unfinished(world.folder)
     remove_unfinished(parts)
     row.problems["left"] += world.litter(FOREIGN)
+    return row
+
+
+def deny(world: World) -> Iterator[Row]:
+    """Let commands write where they cannot, and read from there."""
+    out = world.folder / "out"
+    out.mkdir(exist_ok=True)
+    (world.folder.parent / "cache").mkdir(exist_ok=True)
+    before = world.snapshot()
+    for place, (prefix, mount) in PLACES.items():
+        row, mounted = Row(place), []
+        if (mount and os.getuid()) or not shutil.which(prefix[0] if prefix else "mount"):
+            yield Row(f"{place}: not here")
+            continue
+        places = [out if "tmpfs" in mount else world.folder, world.folder.parent / "cache"]
+        preloaded = world.preload(*prefix)
+        try:
+            for path in places:
+                if mount:
+                    words = [word.format(path) for word in mount]
+                    subprocess.run(["mount", *words], check=True, capture_output=True)
+                    mounted.append(path)
+                elif "setpriv" in prefix:
+                    (out if path == world.folder else path).chmod(0o555)
+            for command in [*DENIED, *READING]:
+                preloaded.start(" ".join(world.words(command)))
+                code = preloaded.wait(TIMEOUT_S)
+                said = preloaded.errors.read_text()
+                row.n_tried += 1
+                row.n_refused += code != 0
+                if "Traceback" in said or code not in (0, 1, 2):
+                    row.problems["traceback"].append(f"{command}: {code}: {said[-300:]}")
+                if code and (command in READING or "Error: " not in said):
+                    row.problems["wrong"].append(f"{command}: {said[-200:]}")
+                left = sorted(path.name for path in out.iterdir())
+                if code and left and "prlimit" not in prefix:
+                    row.problems["left"].append(f"{command}: {left}")
+                for path in out.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        finally:
+            preloaded.close()
+            for path in mounted:
+                subprocess.run(["umount", path], check=True)
+            out.chmod(0o755)
+            places[1].chmod(0o755)
+        if world.snapshot() != before:
+            row.problems["lost"].append("files of the world are other than before")
+        row.problems["left"] += world.litter()
+        yield row
+
+
+def mistake_labels(world: World) -> Row:
+    """Give every file that is no good file of labels to every command that takes labels."""
+    row, before = Row("files of labels"), world.snapshot()
+    path = world.folder.parent / "mistaken.csv"
+    with _in_world(world):
+        for what, content in LABELS.items():
+            path.write_bytes(content)
+            for command in LABELLED:
+                result = run_command(*world.words(command.format(path)))
+                row.n_tried += 1
+                row.n_refused += result.exit_code in (1, 2)
+                if not isinstance(result.exception, SystemExit | None):
+                    row.problems["traceback"].append(f"{what}: {command}: {result.exception!r}")
+                if len(result.output) > 20_000:
+                    row.problems["wrong"].append(f"{what}: {command}: says too much")
+    row.problems["left"] += world.litter()
+    _restore(world, before)
+    return row
+
+
+def tamper_with_record(world: World, n: int, seed: int) -> Row:
+    """Change values of model.json: the model is refused in words, or answers every question."""
+    row, rng = Row("model.json"), random.Random(seed)
+    path, before = world.folder / "m0" / "model.json", world.snapshot()
+    whole = path.read_text(encoding="utf-8")
+    values = [None, -1, 0, 1e308, float("nan"), 10**30, True, "", "x", "../..", [], {}, [[]]]
+    with _in_world(world):
+        for number in range(n):
+            record, place = json.loads(whole), []
+            parent, key = {"": record}, ""
+            while not place or (rng.random() < 0.7 and isinstance(parent[key], dict | list)):
+                inside = parent[key]
+                if not inside:
+                    break
+                parent = inside
+                key = rng.choice([*inside] if isinstance(inside, dict) else range(len(inside)))
+                place.append(key)
+            if rng.random() < 0.2:
+                del parent[key]
+            else:
+                parent[key] = rng.choice(values)
+            path.write_text(json.dumps(record), encoding="utf-8")
+            for call in ("predict test.txt --model m0 --format labels", "report m0 -o new.html"):
+                result = run_command(*call.split())
+                row.n_tried += 1
+                row.n_refused += result.exit_code in (1, 2)
+                if not isinstance(result.exception, SystemExit | None):
+                    row.problems["traceback"].append(f"{number} {place}: {result.exception!r}")
+                if call[0] == "p" and not result.exit_code and len(result.stdout.split()) != 50:
+                    row.problems["wrong"].append(f"{number} {place}: {result.stdout[:80]}")
+            (world.folder / "new.html").unlink(missing_ok=True)
+    _restore(world, before)
+    row.problems["left"] += world.litter()
+    return row
+
+
+def plug_in(world: World) -> Row:
+    """Install packages whose backbones cannot be registered: commands go on without, and say so."""
+    row, folder = Row("plug-ins"), world.folder.parent / "plugged"
+    (folder / "plugged-1.dist-info").mkdir(parents=True)
+    (folder / "plugged-1.dist-info" / "METADATA").write_text("Name: plugged\nVersion: 1\n")
+    (folder / "plugged-1.dist-info" / "entry_points.txt").write_text(
+        "[tripletkit.backbones]\nplugged = plugged_badly:plug\n"
+    )
+    paths = os.pathsep.join([str(folder), *filter(None, [world.environment.get("PYTHONPATH")])])
+    for what, source in PLUGINS.items():
+        (folder / "plugged_badly.py").write_text(source)
+        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+        for call in ("backbones", "embed images --backbone plugged -o new.csv"):
+            done = subprocess.run(
+                [sys.executable, tiny.__file__, *call.split()],
+                cwd=world.folder,
+                env=world.environment | {"PYTHONPATH": paths},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+            row.n_tried += 1
+            row.n_refused += done.returncode in (1, 2)
+            if "Traceback" in done.stderr:
+                row.problems["traceback"].append(f"{what}: {done.stderr[-300:]}")
+            if done.returncode != (0 if call == "backbones" else 2):
+                row.problems["wrong"].append(
+                    f"{what}: {call}: {done.returncode} {done.stderr[-200:]}"
+                )
+    row.problems["left"] += world.litter()
     return row
 
 
@@ -659,19 +940,26 @@ def _in_world(world: World) -> Iterator[None]:
         tiny.unregister()
 
 
-PARTS = ("overwrite", "harm", "texts", "images", "tags", "manifests", "kill")
+PARTS = (
+    *("overwrite", "harm", "deny", "labels", "record", "plugins"),
+    *("texts", "images", "tags", "manifests", "kill"),
+)
 
 
-def run(parts: list[str], n_points: int, seed: int = 11) -> list[Row]:
+def run(parts: list[str], n_points: int, *, is_shipped: bool = False, seed: int = 11) -> list[Row]:
     """Run parts of the campaign, print a row each and one of all, and return the rows."""
     print(HEADING)
     rows = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on damaged tags and columns that are not read
-        world = World(Path(folder))
+        world = World(Path(folder), is_shipped)
         steps: dict[str, Callable[[], Iterator[Row]]] = {
             "overwrite": lambda: overwrite_everything(world, seed),
             "harm": lambda: harm(world),
+            "deny": lambda: deny(world),
+            "labels": lambda: iter([mistake_labels(world)]),
+            "record": lambda: iter([tamper_with_record(world, N_RECORDS, seed)]),
+            "plugins": lambda: iter([plug_in(world)]),
             "texts": lambda: iter([damage_texts(world, N_TEXTS, seed)]),
             "images": lambda: iter([damage_images(world, N_DAMAGED_IMAGES, seed)]),
             "tags": lambda: iter([damage_tags(world, N_TAGS, seed)]),
@@ -701,6 +989,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--points", type=int, default=N_KILLS, help="Kills of each command.")
+    parser.add_argument("--shipped", action="store_true", help="With the default backbone.")
     chosen = parser.parse_args()
-    found = run(chosen.parts or list(PARTS), chosen.points)
+    found = run(chosen.parts or list(PARTS), chosen.points, is_shipped=chosen.shipped)
     sys.exit(any(not row.is_clean for row in found))

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -35,12 +36,15 @@ class PreloadedCommand:
         folder: where the commands run.
         environment: of the commands.
         errors: file that gets what the last command said on stderr.
+        prefix: words of a call that runs the process with fewer rights.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str], errors: Path) -> None:
+    def __init__(
+        self, folder: Path, environment: dict[str, str], errors: Path, prefix: Sequence[str] = ()
+    ) -> None:
         self.errors = errors
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(errors)],
+            [*prefix, sys.executable, __file__, str(errors)],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,
