@@ -29,6 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ import tiny_backbone as tiny
 from click.testing import CliRunner
 from collected import answer_all, start
 from conftest import run_command
+from mutated_images import images_with_mutated_exif, mutated_images
 from opened import read_answers, read_triplets, read_truth
 from PIL import Image, ImageDraw
 from preloaded_command import PreloadedCommand
@@ -789,56 +791,35 @@ def damage_texts(world: World, n: int, seed: int) -> Row:
     return row
 
 
-def damage_images(world: World, n: int, seed: int) -> Row:
+def damage_images(n: int, seed: int) -> Row:
     """Give damaged images of every format to the decoder."""
-    row, rng = Row("damaged images"), random.Random(seed)
-    image = Image.open(world.folder / "images" / "p00.png").convert("RGB")
-    path = world.folder / "damaged"
-    wholes = []
-    for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"):
-        buffer = io.BytesIO()
-        try:
-            image.save(buffer, form)
-        except (KeyError, OSError):  # this Pillow cannot write it
-            continue
-        wholes.append(buffer.getvalue())
+    row = Row("damaged images")
 
-    def read() -> str | None:
-        pixels = np.asarray(read_image(path))
+    def read(name: str, content: bytes) -> str | None:
+        pixels = np.asarray(read_image(Path(name), file=io.BytesIO(content)))
         return None if pixels.ndim == 3 and pixels.shape[2] == 3 else f"shape {pixels.shape}"
 
-    for number in range(n):
-        path.write_bytes(mutate(rng.choice(wholes), rng))
-        _try(row, read, f"image {number}")
-    path.unlink()
+    for name, content in mutated_images(n, seed):
+        _try(row, partial(read, name, content), name)
     return row
 
 
-def damage_tags(world: World, n: int, seed: int) -> Row:
+def damage_tags(n: int, seed: int) -> Row:
     """Give images whose EXIF tags are damaged to the decoder: they only may be turned."""
-    row, rng = Row("damaged EXIF"), random.Random(seed)
-    image = Image.open(world.folder / "images" / "p00.png").convert("RGB")
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "maker", 72.0
-    exif.get_ifd(0x8769)[0x9003] = "2026:01:01 00:00:00"
-    tags = exif.tobytes()
-    path = world.folder / "damaged.jpg"
-    image.save(path)
-    plain = np.asarray(read_image(path))
-    turned = {
-        np.rot90(half, times).tobytes() for half in (plain, plain[::-1]) for times in range(4)
-    }
+    row, wholes = Row("damaged EXIF"), {}
+    for name, content in images_with_mutated_exif(3, seed):
+        with Image.open(io.BytesIO(content)) as image:
+            plain = np.asarray(image.convert("RGB"))
+        wholes[Path(name).suffix] = {
+            np.rot90(half, times).tobytes() for half in (plain, plain[::-1]) for times in range(4)
+        }
 
-    def read() -> str | None:
-        return None if np.asarray(read_image(path)).tobytes() in turned else "other pixels"
+    def read(name: str, content: bytes) -> str | None:
+        pixels = np.asarray(read_image(Path(name), file=io.BytesIO(content)))
+        return None if pixels.tobytes() in wholes[Path(name).suffix] else "other pixels"
 
-    for number in range(n):
-        damaged = bytearray(tags)
-        for _ in range(rng.randint(1, 6)):
-            damaged[rng.randrange(6, len(damaged))] = rng.randrange(256)
-        image.save(path, exif=bytes(damaged))
-        _try(row, read, f"tags {number}")
-    path.unlink()
+    for name, content in images_with_mutated_exif(n, seed):
+        _try(row, partial(read, name, content), name)
     return row
 
 
@@ -961,8 +942,8 @@ def run(parts: list[str], n_points: int, *, is_shipped: bool = False, seed: int 
             "record": lambda: iter([tamper_with_record(world, N_RECORDS, seed)]),
             "plugins": lambda: iter([plug_in(world)]),
             "texts": lambda: iter([damage_texts(world, N_TEXTS, seed)]),
-            "images": lambda: iter([damage_images(world, N_DAMAGED_IMAGES, seed)]),
-            "tags": lambda: iter([damage_tags(world, N_TAGS, seed)]),
+            "images": lambda: iter([damage_images(N_DAMAGED_IMAGES, seed)]),
+            "tags": lambda: iter([damage_tags(N_TAGS, seed)]),
             "manifests": lambda: try_manifests(world),
             "kill": lambda: kill_commands(world, n_points),
         }

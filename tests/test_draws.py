@@ -18,7 +18,7 @@ from tripletkit.data.splits.held_out_draws import (
     draw_folds,
     plan_draws,
 )
-from tripletkit.data.splits.stratified import find_strata
+from tripletkit.data.splits.policies import find_strata
 from tripletkit.errors import SplitError
 from tripletkit.model.settings import Settings
 from tripletkit.training.held_out import (

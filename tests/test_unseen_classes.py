@@ -10,9 +10,9 @@ from plain import NO_LABEL
 
 from tripletkit import TripletkitError, Triplets, defaults
 from tripletkit.data.labels import ImageLabels
-from tripletkit.data.splits import stratified
+from tripletkit.data.splits import policies
 from tripletkit.data.splits.held_out_draws import find_groups, hold_out_classes
-from tripletkit.data.splits.stratified import cluster_images
+from tripletkit.data.splits.policies import cluster_images
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import Settings
 from tripletkit.training.head_trainer import HeadTrainer
@@ -89,7 +89,7 @@ def test_held_out_kinds_share_no_image_and_no_cluster_with_training(features, ro
 def test_clusters_of_many_images_are_found_from_a_sample(features, monkeypatch):
     unit = scale_to_unit_length(features)
     whole = cluster_images(unit, 8, seed=0)
-    monkeypatch.setattr(stratified, "_MOST_CLUSTERED", 60)
+    monkeypatch.setattr(policies, "_MOST_CLUSTERED", 60)
     sampled = cluster_images(unit, 8, seed=0)
     # Kinds far apart are the same clusters, by other numbers.
     assert len(set(zip(whole.tolist(), sampled.tolist(), strict=True))) == 8

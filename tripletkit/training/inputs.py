@@ -14,7 +14,7 @@ from tripletkit import defaults
 from tripletkit.data.images import Images
 from tripletkit.data.judgements import Judgements
 from tripletkit.data.labels import label_files, open_labels
-from tripletkit.data.splits.stratified import hold_out_images
+from tripletkit.data.splits.policies import hold_out_images
 from tripletkit.data.training_set import (
     BY_FILE,
     TrainingSet,

@@ -18,8 +18,7 @@ from tripletkit.data.folder import list_images
 from tripletkit.data.judgements import open_judgements
 from tripletkit.data.labels import NO_LABEL, has_label_heading, open_labels
 from tripletkit.data.questions import join_nodes
-from tripletkit.data.splits.policies import Split, separate_groups
-from tripletkit.data.splits.stratified import cluster_images, find_strata
+from tripletkit.data.splits.policies import Split, cluster_images, find_strata, separate_groups
 from tripletkit.data.text_files import check_text, read_bytes
 from tripletkit.errors import ImageNameError, SplitError, TripletFileError
 
