@@ -66,7 +66,7 @@ class PreloadedCommand:
         return int(self._read()) if ready else None
 
     def close(self) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=240)
 
     def _read(self) -> str:
         if not (line := self._process.stdout.readline()):

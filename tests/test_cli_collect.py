@@ -125,7 +125,7 @@ class TestServer:
     def test_everybody_has_a_link_where_nobody_is_named(self, serve):
         server = serve()
         assert set(server.links) == {"everybody", "owner"}
-        with urllib.request.urlopen(server.links["everybody"], timeout=10) as reply:
+        with urllib.request.urlopen(server.links["everybody"], timeout=60) as reply:
             assert "What is your name?" in reply.read().decode()
 
     def test_it_listens_at_home_alone_and_warns_elsewhere(self, serve, collect):

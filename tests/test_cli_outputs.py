@@ -216,7 +216,7 @@ def test_standard_input_is_an_input_too(world, start_tripletkit):
         process = start_tripletkit(
             *"predict - --model m0 --images images --force -o test.txt".split(), stdin=file
         )
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "test.txt: is read, and would be overwritten" in stderr
     assert Path("test.txt").read_bytes() == before

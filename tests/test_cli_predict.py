@@ -216,7 +216,7 @@ def test_a_full_output_is_reported(start_tripletkit, toy_model, toy_competition)
         process = start_tripletkit(
             "predict", toy_competition.test, "--model", toy_model, stdout=full
         )
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == 1
     assert stderr.endswith("Error: the output cannot be written: No space left on device\n")
     assert "Traceback" not in stderr
@@ -228,7 +228,7 @@ def test_stdout_holds_answers_only(start_tripletkit, toy_model, toy_competition,
         "predict", toy_competition.test, "--model", toy_model, "--cache", tmp_path / "cold",
         stderr=subprocess.STDOUT,
     )  # fmt: skip
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     talk = [line for line in output.splitlines() if not line.startswith(("p", "a,b,c"))]
     # Not a word of TensorFlow's.
@@ -244,7 +244,7 @@ def test_ctrl_c_leaves_no_half_file(start_tripletkit, toy_model, toy_competition
         "predict", toy_competition.test, "--model", toy_model, "-o", tmp_path / "p.csv",
         trap=f"tripletkit.features.store:FeatureStore.write/{int(signal.SIGINT)}/1",
     )  # fmt: skip
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == 130
     assert stderr == "\nInterrupted.\n"
     assert list(tmp_path.iterdir()) == []

@@ -305,7 +305,7 @@ def browser(tmp_path_factory):
 def wait_until(browser, condition):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, 10).until(lambda _: condition())
+    WebDriverWait(browser, 60).until(lambda _: condition())
 
 
 class TestInABrowser:

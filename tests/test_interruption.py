@@ -44,7 +44,7 @@ def test_an_interruption_leaves_no_traceback(tmp_path, moment):
     wait_until_here(process)
     time.sleep(moment * 0.08)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=240)
     # A machine that is quick has the result before the last of the moments.
     assert process.returncode == (0 if stdout else 130), stderr
     assert "Traceback" not in stderr
@@ -68,7 +68,7 @@ main.tripletkit = interrupted
 entry.main()
 """
     process = start(fake)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert (process.returncode, stderr) == (130, "")
 
 
@@ -85,16 +85,14 @@ class Swallows:
 
 def interrupted(**_):
     Swallows()
-    time.sleep(50)
+    time.sleep(500)
 
 main.tripletkit = interrupted
 entry.main()
 """
     process = start(fake)
-    started_s = time.monotonic()
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert (process.returncode, stderr) == (130, "")
-    assert time.monotonic() - started_s < 45
 
 
 def test_an_interruption_cleans_up_and_does_not_take_python_apart():
@@ -118,7 +116,7 @@ main.tripletkit = interrupted
 entry.main()
 """
     process = start(fake)
-    assert process.communicate(timeout=60) == ("said cleaned", "")
+    assert process.communicate(timeout=240) == ("said cleaned", "")
     assert process.returncode == 130
 
 
@@ -131,6 +129,6 @@ main.tripletkit = lambda **_: 1 / 0
 entry.main()
 """
     process = start(fake)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "ZeroDivisionError" in stderr

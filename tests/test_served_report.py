@@ -161,13 +161,13 @@ def test_an_image_is_dropped_on_the_page(browser, models, toy_competition, tmp_p
         assert not browser.current_url.endswith(TOKEN)
         browser.find_element("id", "query-file").send_keys(str(own))
         tiles = "#query-answer .tile img"
-        WebDriverWait(browser, 30).until(lambda b: b.find_elements("css selector", tiles))
+        WebDriverWait(browser, 60).until(lambda b: b.find_elements("css selector", tiles))
         assert len(browser.find_elements("css selector", tiles)) == 11
         # One line parts the query from the others, and what is too wide says that it scrolls.
         assert len(browser.find_elements("css selector", "#query-answer .query")) == 1
         browser.set_window_size(500, 800)
         hint = browser.find_element("css selector", "#query-answer .hint")
-        WebDriverWait(browser, 30).until(lambda _: hint.is_displayed())
+        WebDriverWait(browser, 60).until(lambda _: hint.is_displayed())
         assert "own.png" in browser.find_element("id", "query-said").text
         broken = "return [...document.images].filter((i) => !i.naturalWidth && i.src).length"
         assert browser.execute_script(broken) == 0
@@ -176,4 +176,4 @@ def test_an_image_is_dropped_on_the_page(browser, models, toy_competition, tmp_p
         (tmp_path / "b.png").write_bytes(b"no image")
         browser.find_element("id", "query-file").send_keys(str(tmp_path / "b.png"))
         said = lambda b: "The image" in b.find_element("id", "query-said").text  # noqa: E731
-        WebDriverWait(browser, 30).until(said)
+        WebDriverWait(browser, 60).until(said)

@@ -388,7 +388,7 @@ def test_clear_and_prune_beside_several_processes_never_change_what_they_read(tm
             with FeatureStore(folder) as store:
                 store.prune(unused_days=90)
                 store.uses()
-    told = [user.communicate(timeout=60) for user in users]
+    told = [user.communicate(timeout=240) for user in users]
     assert [(user.returncode, stderr) for user, (_, stderr) in zip(users, told, strict=True)] == [
         (0, "")
     ] * len(users)

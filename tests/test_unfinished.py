@@ -61,7 +61,7 @@ def test_a_writer_that_lives_is_left_alone(tmp_path, script):
     unfinished.remove_unfinished(tmp_path)
     Outputs().file(tmp_path / "other", TRIPLETS_FORM)
     assert hidden.exists()
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -136,7 +136,7 @@ def test_the_temporary_folder_is_private_and_goes(tmp_path):
     process = start(TEMPORARY, env=environment)
     (folder,) = tmp_path.iterdir()
     assert folder.stat().st_mode & 0o077 == 0
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,5 +152,5 @@ def test_the_temporary_folder_of_a_killed_run_goes_with_the_next(tmp_path):
     third = start(TEMPORARY, env=environment)
     assert len(list(tmp_path.iterdir())) == 2
     for process in (living, third):
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
     assert list(tmp_path.iterdir()) == []
