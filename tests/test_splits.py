@@ -13,21 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import read_triplets, read_truth
 
+import tripletkit as tk
 from tripletkit import Triplets, defaults
-from tripletkit.data.outputs import Outputs, open_output
+from tripletkit.api import triplet_sets
 from tripletkit.data.questions import group_questions, make_pair_graph
-from tripletkit.data.splits.policies import (
-    fold_triplets,
-    split_triplets,
-)
-from tripletkit.data.splits.split_files import (
-    RECORD_FILE,
-    SPLIT_FILES,
-    check_split_folder,
-    price_split,
-    write_splits,
-)
 from tripletkit.errors import OutputError, SplitError
+
+FILES = {"train.txt", "val.txt", "val_truth.csv", "val_triplets.txt", "split.json"}
+pytestmark = pytest.mark.filterwarnings("ignore:a random split", "ignore:.*name one image twice")
+
+
+def rows_of(part):
+    """Return which rows of made triplets a part has."""
+    return part.lines - 1
 
 
 def make_triplets(rows, n_names=None):
@@ -42,23 +40,21 @@ def random_triplets(n_triplets=600, n_names=60, seed=0):
     return make_triplets(np.concatenate([rows, rows[:20], rows[20:40][:, [0, 2, 1]]]), n_names)
 
 
-def check_partition(split, triplets):
-    parts = [split.train_rows, split.val_rows, split.dropped_rows]
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(triplets)))
-    assert all((np.diff(part) > 0).all() for part in parts)
+def check_policy(split, triplets):
+    sides = [split.train, split.val]
+    train, val = map(rows_of, sides)
+    assert len(train) + len(val) + split.cost.n_dropped == len(triplets)
+    assert len(np.unique([*train, *val])) == len(train) + len(val)
+    assert (np.diff(train) > 0).all() and (np.diff(val) > 0).all()
     questions = group_questions(triplets.rows, len(triplets.names)).of_row
-    assert not set(questions[split.train_rows]) & set(questions[split.val_rows])
-
-
-def check_policy(split, triplets, by):
-    check_partition(split, triplets)
-    train, val = triplets.rows[split.train_rows], triplets.rows[split.val_rows]
-    if by == "image":
-        assert not np.intersect1d(train, val).size
-    else:
-        assert not split.dropped_rows.size
-    if by == "component":
-        graph = make_pair_graph(np.concatenate([train, val]), len(triplets.names))
+    assert not set(questions[train]) & set(questions[val])
+    if split.by == "image":
+        assert not np.intersect1d(split.train.rows, split.val.rows).size
+        return
+    assert not split.cost.n_dropped
+    if split.by == "component":
+        both = np.concatenate([split.train.rows, split.val.rows])
+        graph = make_pair_graph(both, len(triplets.names))
         pairs = np.stack([graph.near, graph.far], axis=1)
         assert not np.intersect1d(pairs[: len(train)], pairs[len(train) :]).size
 
@@ -75,27 +71,27 @@ def many_components(n_components=300):
 @pytest.mark.parametrize("val_fraction", [0.1, 0.2, 0.5])
 def test_split_keeps_its_policy(by, val_fraction):
     triplets = many_components()
-    split = split_triplets(triplets, by, val_fraction, seed=3)
-    check_policy(split, triplets, by)
+    split = tk.split(triplets, by, val_fraction=val_fraction, seed=3)
+    check_policy(split, triplets)
     if by != "image":
-        assert len(split.val_rows) / len(triplets) == pytest.approx(val_fraction, abs=0.01)
+        assert len(split.val) / len(triplets) == pytest.approx(val_fraction, abs=0.01)
 
 
 @pytest.mark.parametrize("by", ["image", "random"])
 def test_split_of_linked_triplets_keeps_its_policy(by):
     triplets = random_triplets()
-    check_policy(split_triplets(triplets, by, 0.3, seed=0), triplets, by)
+    check_policy(tk.split(triplets, by, val_fraction=0.3), triplets)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", defaults.SPLIT_POLICIES)
 def test_folds_keep_the_policy_and_validate_each_row_at_most_once(by):
     triplets = many_components()
-    splits = fold_triplets(triplets, by, 4, seed=1)
+    splits = tk.split(triplets, by, folds=4, seed=1)
     assert len(splits) == 4
     for split in splits:
-        check_policy(split, triplets, by)
-    validated = np.concatenate([split.val_rows for split in splits])
+        check_policy(split, triplets)
+    validated = np.concatenate([rows_of(split.val) for split in splits])
     assert len(np.unique(validated)) == len(validated)
     if by != "image":
         assert len(validated) == len(triplets)
@@ -106,7 +102,7 @@ def test_folds_keep_the_policy_and_validate_each_row_at_most_once(by):
 def test_same_seed_gives_the_same_split_and_another_seed_another(by):
     triplets = many_components()
     once, again, other = (
-        split_triplets(triplets, by, 0.25, seed).val_rows.tolist() for seed in (5, 5, 6)
+        tk.split(triplets, by, seed=seed).val.lines.tolist() for seed in (5, 5, 6)
     )
     assert once == again != other
 
@@ -117,31 +113,31 @@ def test_split_keeps_its_policy_or_refuses(seed, by, val_fraction):
     rng = np.random.default_rng(seed)
     triplets = make_triplets(rng.integers(0, 12, (rng.integers(1, 40), 3)), 12)
     try:
-        split = split_triplets(triplets, by, val_fraction, seed)
+        split = tk.split(triplets, by, val_fraction=val_fraction, seed=seed)
     except SplitError as error:
         assert "Try" in str(error)
     else:
-        check_policy(split, triplets, by)
-        assert len(split.train_rows) and len(split.val_rows)
+        check_policy(split, triplets)
+        assert len(split.train) and len(split.val)
 
 
 def test_image_split_keeps_more_than_chance_at_the_same_price():
     triplets = random_triplets(3000, 100)
-    split = split_triplets(triplets, "image", 0.2, seed=0)
+    split = tk.split(triplets, "image", val_fraction=0.2)
     places = np.arange(3)
     floor = np.prod((80 - places) / (100 - places)) * len(triplets)
-    assert len(split.train_rows) >= floor
+    assert len(split.train) >= floor
     chance = np.prod((20 - places) / (100 - places)) * len(triplets)
-    assert len(split.val_rows) > 2 * chance
-    assert len(np.unique(triplets.rows[split.val_rows])) <= 20
+    assert len(split.val) > 2 * chance
+    assert len(np.unique(split.val.rows)) <= 20
 
 
 def test_image_split_finds_groups_that_never_meet():
     rng = np.random.default_rng(0)
     clusters = [rng.permutation(10)[:3] + 10 * (i % 5) for i in range(2000)]
-    split = split_triplets(make_triplets(clusters), "image", 0.2, seed=0)
-    assert not split.dropped_rows.size
-    assert len(split.val_rows) == 400
+    split = tk.split(make_triplets(clusters), "image", val_fraction=0.2)
+    assert not split.cost.n_dropped
+    assert len(split.val) == 400
 
 
 def test_image_split_ignores_names_that_no_row_has():
@@ -149,48 +145,39 @@ def test_image_split_ignores_names_that_no_row_has():
     padded = Triplets(
         [*triplets.names, *map(str, range(1000))], triplets.rows, triplets.lines, triplets.source
     )
-    split = split_triplets(padded, "image", 0.3, seed=0)
-    assert split.val_rows.tolist() == split_triplets(triplets, "image", 0.3, 0).val_rows.tolist()
+    lines = [tk.split(each, "image", val_fraction=0.3).val.lines for each in (padded, triplets)]
+    np.testing.assert_array_equal(*lines)
 
 
 def test_component_split_gives_a_giant_component_to_training():
     small = many_components(20).rows
     giant = np.array([[1000, 1001 + i, 1002 + i] for i in range(500)])
-    triplets = make_triplets(np.concatenate([small, giant]))
-    split = split_triplets(triplets, "component", 0.2, seed=0)
-    assert set(split.val_rows) == set(range(len(small)))
+    split = tk.split(make_triplets(np.concatenate([small, giant])), "component", val_fraction=0.2)
+    assert set(rows_of(split.val)) == set(range(len(small)))
 
 
-def test_split_refuses_one_component_and_says_what_to_try():
-    triplets = make_triplets([[0, 1, 2], [0, 2, 3], [0, 3, 4]])
-    with pytest.raises(SplitError, match=r"made\.txt.*none for validation.*`by=image`"):
-        split_triplets(triplets, "component", 0.2, seed=0)
-
-
-def test_split_refuses_an_image_split_of_few_images():
-    triplets = make_triplets([[0, 1, 2], [0, 2, 3]])
-    with pytest.raises(SplitError, match=r"3 and 1.*`by=component`"):
-        split_triplets(triplets, "image", 0.2, seed=0)
-    with pytest.raises(SplitError, match=r"2 and 2.*fewer folds"):
-        fold_triplets(triplets, "image", 2, seed=0)
-
-
-def test_split_refuses_an_image_split_without_validation_triplets():
-    # One anchor in every row: no two sides can both have a whole row.
-    triplets = make_triplets([[0, i, i + 1] for i in range(1, 20)])
-    with pytest.raises(SplitError, match=r"got none for .*`by=component`"):
-        split_triplets(triplets, "image", 0.2, seed=0)
-
-
-def test_split_refuses_a_policy_that_is_not_known():
-    with pytest.raises(SplitError, match='image, component, random, got "week"'):
-        split_triplets(random_triplets(10), "week", 0.2, seed=0)
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (
+            [[0, 1, 2], [0, 2, 3], [0, 3, 4]],
+            {"by": "component"},
+            r"made\.txt.*none for validation.*`by=image`",
+        ),
+        ([[0, 1, 2], [0, 2, 3]], {"by": "image"}, r"3 and 1.*`by=component`"),
+        ([[0, 1, 2], [0, 2, 3]], {"by": "image", "folds": 2}, r"2 and 2.*fewer folds"),
+        # One anchor in every row: no two sides can both have a whole row.
+        ([[0, i, i + 1] for i in range(1, 20)], {}, r"got none for .*`by=component`"),
+        ([[0, 1, 2]] * 10, {"by": "week"}, 'image, component, random, got "week"'),
+    ],
+)
+def test_what_cannot_be_split_is_refused_with_what_to_try(rows, options, message):
+    with pytest.raises(SplitError, match=message):
+        tk.split(make_triplets(rows), **options)
 
 
 def test_price_by_hand():
-    triplets = many_components(100)
-    split = split_triplets(triplets, "component", 0.5, seed=0)
-    price = price_split(triplets, split)
+    price = tk.split(many_components(100), "component", val_fraction=0.5).cost
     assert (price.n_train, price.n_val, price.n_dropped) == (150, 150, 0)
     assert (price.n_train_images, price.n_val_images, price.n_shared_images) == (200, 200, 0)
     # Wilson by its formula, p = 0.75, n = 150.
@@ -199,41 +186,40 @@ def test_price_by_hand():
     assert price.half_width == pytest.approx(half, abs=1e-6)
 
 
-def test_write_splits_reads_back(tmp_path):
+def write(folder, val_fraction, **options):
     triplets = many_components(50)
-    split = split_triplets(triplets, "component", 0.4, seed=2)
-    write_splits(tmp_path / "split", triplets, [split], seed=2)
-    assert sorted(path.name for path in (tmp_path / "split").iterdir()) == sorted(
-        [*SPLIT_FILES, "split.json"]
+    return tk.split(
+        triplets, "component", val_fraction=val_fraction, seed=2, output=folder, **options
     )
 
-    def named(file_name):
-        read = read_triplets(tmp_path / "split" / file_name)
-        return np.array(read.names)[read.rows]
 
-    names = np.array(triplets.names)
-    np.testing.assert_array_equal(named("train.txt"), names[triplets.rows[split.train_rows]])
-    answered = names[triplets.rows[split.val_rows]]
-    np.testing.assert_array_equal(named("val_triplets.txt"), answered)
+def test_what_is_written_reads_back(tmp_path):
+    split = write(tmp_path / "split", 0.4)
+    assert {path.name for path in (tmp_path / "split").iterdir()} == FILES
+
+    def named(triplets):
+        return np.array(triplets.names)[triplets.rows]
+
+    train, val, answered = (
+        named(read_triplets(tmp_path / "split" / name))
+        for name in ("train.txt", "val.txt", "val_triplets.txt")
+    )
+    np.testing.assert_array_equal(train, named(split.train))
+    np.testing.assert_array_equal(answered, named(split.val))
     heading, *labels = (tmp_path / "split" / "val_truth.csv").read_text().splitlines()
     assert heading == "label"
     assert {"0", "1"} == set(labels)
-    asked = named("val.txt")
-    nearer = np.where(np.array(labels) == "1", asked[:, 1], asked[:, 2])
+    nearer = np.where(np.array(labels) == "1", val[:, 1], val[:, 2])
     np.testing.assert_array_equal(nearer, answered[:, 1])
 
 
 def test_a_split_replaces_what_a_split_wrote_and_nothing_else(tmp_path):
-    triplets = many_components(50)
-    splits = [split_triplets(triplets, "component", share, seed=2) for share in (0.4, 0.2)]
-    write_splits(tmp_path, triplets, splits[:1], seed=2)
-    outputs = Outputs(overwrite=True)
-    check_split_folder(tmp_path, 1, outputs)
-    write_splits(tmp_path, triplets, splits[1:], 2, outputs)
-    assert len(read_triplets(tmp_path / "val.txt")) == len(splits[1].val_rows)
+    write(tmp_path, 0.4)
+    split = write(tmp_path, 0.2, overwrite=True)
+    assert len(read_triplets(tmp_path / "val.txt")) == len(split.val)
     (tmp_path / "val.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"val\.txt: is not a file that a split wrote"):
-        check_split_folder(tmp_path, 1, Outputs(overwrite=True))
+        write(tmp_path, 0.2, overwrite=True)
 
 
 def run_killed(act, n_steps):
@@ -265,70 +251,62 @@ def run_killed(act, n_steps):
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_split_that_is_killed_leaves_the_old_one_or_the_new(tmp_path, has_other_file, is_first):
     """Whoever reads after a kill at any moment, and the next split too."""
-    triplets = many_components(50)
-    splits = [split_triplets(triplets, "component", share, seed=2) for share in (0.4, 0.2)]
-    sizes = {tuple(map(len, (split.train_rows, split.val_rows))) for split in splits}
+    sizes = {(len(each.train), len(each.val)) for each in (write(None, 0.4), write(None, 0.2))}
     was_killed, n_steps = True, 0
     while was_killed:
         folder = tmp_path / str(n_steps)
         if not is_first:
-            write_splits(folder, triplets, splits[:1], seed=2)
+            write(folder, 0.4)
         if has_other_file:
             folder.mkdir(exist_ok=True)
             (folder / "notes.txt").write_text("mine")
 
-        def write(folder=folder):
-            outputs = Outputs(overwrite=True)
-            check_split_folder(folder, 1, outputs)
-            write_splits(folder, triplets, splits[1:], 2, outputs)
-
-        was_killed = run_killed(write, n_steps)
+        was_killed = run_killed(lambda at=folder: write(at, 0.2, overwrite=True), n_steps)
         if not is_first or (folder / "train.txt").exists() or not was_killed:
             found = [read_triplets(folder / name) for name in ("train.txt", "val.txt")]
             assert tuple(map(len, found)) in sizes
             assert not set(found[0].names) & set(found[1].names)
             assert len(read_truth(folder / "val_truth.csv")) == len(found[1])
-        write()
-        assert len(read_triplets(folder / "val.txt")) == len(splits[1].val_rows)
-        expected = {*SPLIT_FILES, RECORD_FILE, *(["notes.txt"] if has_other_file else [])}
+        split = write(folder, 0.2, overwrite=True)
+        assert len(read_triplets(folder / "val.txt")) == len(split.val)
+        expected = FILES | ({"notes.txt"} if has_other_file else set())
         assert {path.name for path in folder.iterdir()} == expected
         n_steps += 1
     assert n_steps > 1
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_of_two_splits_at_once_the_later_is_told(tmp_path):
-    triplets = many_components(50)
-    splits = [split_triplets(triplets, "component", share, seed=2) for share in (0.4, 0.2)]
-    outputs = Outputs()
-    check_split_folder(tmp_path / "s", 1, outputs)
-    write_splits(tmp_path / "s", triplets, splits[:1], seed=2)
+def test_of_two_splits_at_once_the_later_is_told(tmp_path, monkeypatch):
+    """The other takes the place after this one looked whether it is free."""
+    folder, original = tmp_path / "s", triplet_sets.write_splits
+
+    def write_later(*arguments):
+        monkeypatch.undo()
+        write(folder, 0.4)
+        original(*arguments)
+
+    monkeypatch.setattr("tripletkit.api.triplet_sets.write_splits", write_later)
     with pytest.raises(OutputError, match="is there already"):
-        write_splits(tmp_path / "s", triplets, splits[1:], 2, outputs)
-    assert len(read_triplets(tmp_path / "s" / "val.txt")) == len(splits[0].val_rows)
+        write(folder, 0.2)
+    assert len(read_triplets(folder / "val.txt")) == len(write(None, 0.4).val)
 
 
-def test_write_splits_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
-    triplets = many_components(50)
-    split = split_triplets(triplets, "component", 0.4, seed=2)
+def test_a_split_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OutputError("disk full")
 
-    def failing(path, *args):
-        if path.name == "val_truth.csv":
-            raise OutputError("disk full")
-        return open_output(path, *args)
-
-    monkeypatch.setattr("tripletkit.data.splits.split_files.open_output", failing)
+    monkeypatch.setattr("tripletkit.data.splits.split_files.write_questions", fail)
     with pytest.raises(OutputError, match="disk full"):
-        write_splits(tmp_path / "split", triplets, [split], seed=2)
-    assert not (tmp_path / "split").exists()
+        write(tmp_path / "split", 0.4)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.shared
 def test_competition_file_by_component_keeps_everything(shared):
     triplets = read_triplets(shared / "food_triplets" / "train_triplets.txt")
-    split = split_triplets(triplets, "component", 0.2, seed=0)
-    check_policy(split, triplets, "component")
-    assert len(split.val_rows) / len(triplets) == pytest.approx(0.2, abs=0.001)
+    split = tk.split(triplets, "component", val_fraction=0.2)
+    check_policy(split, triplets)
+    assert len(split.val) / len(triplets) == pytest.approx(0.2, abs=0.001)
 
 
 def test_a_split_by_image_takes_no_whole_class():
@@ -339,9 +317,6 @@ def test_a_split_by_image_takes_no_whole_class():
         row = rng.permutation(120)[:3]
         if labels[row[0]] == labels[row[1]] != labels[row[2]]:
             rows.append(row)
-    names = [f"{number:03}" for number in range(120)]
-    triplets = Triplets(names, np.array(rows), np.arange(1, 3001), "made.txt")
-    split = split_triplets(triplets, "image", 0.25, seed=0)
-    val = np.unique(np.array(rows)[split.val_rows])
-    shares = np.bincount(labels[val], minlength=5) / 24
+    split = tk.split(make_triplets(rows), "image", val_fraction=0.25)
+    shares = np.bincount(labels[np.unique(split.val.rows)], minlength=5) / 24
     assert shares == pytest.approx(0.25, abs=0.05)
