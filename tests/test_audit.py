@@ -136,7 +136,6 @@ small_rows = st.lists(st.tuples(*[st.sampled_from("abcde")] * 3), min_size=1, ma
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(small_rows, small_rows)
 def test_audit_counts_equal_loops(tmp_path_factory, ours, theirs):
     folder = tmp_path_factory.mktemp("loops")

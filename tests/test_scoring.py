@@ -189,7 +189,6 @@ def answers_of(margins):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ties", ["error", "half"])
-@settings(deadline=None)  # SciPy is loaded in the first call
 @given(questions)
 def test_agreement_and_ceiling_equal_a_loop_over_the_voters(ties, asked):
     agreeing, best = [], []
@@ -213,7 +212,6 @@ def test_agreement_and_ceiling_equal_a_loop_over_the_voters(ties, asked):
 
 
 @pytest.mark.slow
-@settings(deadline=None)  # SciPy is loaded in the first call
 @given(questions)
 def test_voters_are_compared_by_leaving_each_out(asked):
     one_another, with_majority = [], []
