@@ -643,9 +643,9 @@ def tamper_with_record(world: World, n: int, seed: int) -> Row:
                 parent = inside
                 key = rng.choice([*inside] if isinstance(inside, dict) else range(len(inside)))
                 place.append(key)
-            if rng.random() < 0.2:
+            if number and rng.random() < 0.2:
                 del parent[key]
-            else:
+            elif number:  # The first is as it was.
                 parent[key] = rng.choice(values)
             path.write_text(json.dumps(record), encoding="utf-8")
             for call in ("predict test.txt --model m0 --format labels", "report m0 -o new.html"):
@@ -654,8 +654,9 @@ def tamper_with_record(world: World, n: int, seed: int) -> Row:
                 row.n_refused += result.exit_code in (1, 2)
                 if not isinstance(result.exception, SystemExit | None):
                     row.problems["traceback"].append(f"{number} {place}: {result.exception!r}")
-                if call[0] == "p" and not result.exit_code and len(result.stdout.split()) != 50:
-                    row.problems["wrong"].append(f"{number} {place}: {result.stdout[:80]}")
+                is_answered = call[0] != "p" or len(result.stdout.split()) == 50
+                if (result.exit_code and not number) or not (result.exit_code or is_answered):
+                    row.problems["wrong"].append(f"{number} {place}: {result.output[:200]}")
             (world.folder / "new.html").unlink(missing_ok=True)
     _restore(world, before)
     row.problems["left"] += world.litter()

@@ -368,5 +368,5 @@ def load_plugins() -> None:
         try:
             point.load()()
         # Whatever another package raises, commands that do not need it go on.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             logger.warning("the backbone %s (%s) is left out: %s", point.name, point.value, error)
