@@ -33,7 +33,6 @@ from tripletkit.data.outputs import (
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.splits.policies import hold_out_images
 from tripletkit.data.splits.split_files import draw_truth, write_questions
-from tripletkit.data.splits.policies import hold_out_images
 from tripletkit.data.triplets import Triplets, write_triplet_lines, write_triplets
 from tripletkit.errors import (
     DataWarning,
