@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import sys
 from functools import partial
 
 import keras
@@ -361,12 +362,14 @@ def test_a_plug_in_that_fails_is_left_out(tiny_backbone, plug_in, caplog):
         ImportError("no such module"),
         partial(register_plugged, "tiny"),
         lambda: 1 / 0,
+        partial(sys.exit, "it ends Python"),
         register_plugged,
     )
     assert get_backbone("plugged").n_features == tiny.N_FEATURES
     assert "plugged (package.module:make) is left out: no such module" in caplog.text
     assert '"tiny" is registered already' in caplog.text
     assert "division by zero" in caplog.text
+    assert "it ends Python" in caplog.text
 
 
 def test_the_group_of_entry_points_is_the_documented_one(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -282,7 +283,9 @@ def test_of_two_splits_at_once_the_later_is_told(tmp_path, monkeypatch):
 
     def write_later(*arguments):
         monkeypatch.undo()
-        write(folder, 0.4)
+        other = threading.Thread(target=write, args=(folder, 0.4))  # so another run
+        other.start()
+        other.join()
         original(*arguments)
 
     monkeypatch.setattr("tripletkit.api.triplet_sets.write_splits", write_later)

@@ -367,6 +367,8 @@ def load_plugins() -> None:
     for point in entry_points(group=_PLUGIN_GROUP):
         try:
             point.load()()
-        # Whatever another package raises, commands that do not need it go on.
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        # Whatever another package raises, be it to end Python, commands that need it not go on.
+        except BaseException as error:
             logger.warning("the backbone %s (%s) is left out: %s", point.name, point.value, error)
