@@ -58,7 +58,8 @@ def write_notebook(folder: Path) -> None:
             parts.append(cell.source)
             continue
         parts += ["<!-- not run: the notebook is run by a test of its own -->", "```python"]
-        parts[-1] += f"\n{cell.source}\n```"
+        # The last semicolon says to a notebook alone that the value is not shown.
+        parts[-1] += "\n" + cell.source.rstrip(";") + "\n```"
         parts += [show(output.data, number) for output in cell.outputs if "data" in output]
     text = "\n\n".join(parts).replace("-->\n\n```", "-->\n```")
     (PAGE.parent / "notebook.md").write_text(f"{text}\n", encoding="utf-8")
