@@ -28,3 +28,9 @@ def triplet_margins(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> 
     """Return d(anchor, second) - d(anchor, first) of each row, `(n_triplets,)` float64."""
     anchor, first, second = (embeddings[column] for column in np.asarray(rows).T)
     return pair_distances(anchor, second, distance) - pair_distances(anchor, first, distance)
+
+
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Return rows of length 1; rows of zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1.0)

@@ -13,6 +13,7 @@ from collected import answer_all, by_label, start
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tripletkit as tk
 from tripletkit import Triplets, defaults
 from tripletkit.collecting import background
 from tripletkit.collecting.background import (
@@ -25,7 +26,6 @@ from tripletkit.collecting.background import (
 )
 from tripletkit.collecting.choosing import Committee, question_keys
 from tripletkit.data.judgement_files import read_shown_questions
-from tripletkit.data.judgements import open_judgements
 from tripletkit.data.votes import Votes
 from tripletkit.progress import no_progress
 
@@ -74,7 +74,7 @@ def judged(n, is_random):
     rows = np.stack([np.random.default_rng(n).permutation(9)[:3] for n in range(n)])
     triplets = Triplets(list("abcdefghi"), rows, np.arange(n), "f")
     return replace(
-        open_judgements(triplets),
+        tk.read_judgements(triplets),
         votes=Votes(np.ones(n), np.zeros(n)),
         is_random=is_random,
         weights=np.where(is_random, 1.0, 0.0),
@@ -139,7 +139,7 @@ def test_it_chooses_what_it_is_unsure_of(collected, way):
     }
     assert not asked & {(q["images"][0], frozenset(q["images"][1:])) for q in questions}
     about = found["about"] | _measure_model(task, features, 120)
-    assert about["n_random"] == int(open_judgements(database.path).decided().is_random.sum())
+    assert about["n_random"] == int(tk.read_judgements(database.path).decided().is_random.sum())
     assert len(about["curve"]) == 3
     assert all(hard["margin"] < 0 for hard in about["hardest"])
     json.dumps(about)

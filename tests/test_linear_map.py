@@ -7,10 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from plain import triplet_margins
+from plain import triplet_margins, unit_vectors
 
 from tripletkit import TripletkitError
-from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.training import part_training
 from tripletkit.training.part_training import MapSettings, PartFeatures, _MapProblem, train_map
 
@@ -31,8 +30,8 @@ def see(features: np.ndarray, n_directions: int = 12) -> PartFeatures:
 
 
 def map_features(features: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-    unit = scale_to_unit_length(features)
-    return scale_to_unit_length(unit + unit @ weights[0] @ weights[1])
+    unit = unit_vectors(features)
+    return unit_vectors(unit + unit @ weights[0] @ weights[1])
 
 
 def share_right(embeddings: np.ndarray, rows: np.ndarray) -> float:
@@ -53,7 +52,7 @@ def test_the_gradient_is_that_of_the_loss(loss, has_votes, takes_all, monkeypatc
     at = np.eye(7).ravel() + 0.2 * rng.normal(size=49)
     value, gradient = problem.loss(at, loss, settings)
     # The value by its definition.
-    embeddings = scale_to_unit_length(
+    embeddings = unit_vectors(
         seen.scaled + seen.reduced @ (at.reshape(7, 7) - np.eye(7)) @ seen.directions.T
     ).astype(np.float64)
     anchor, positive, negative = (embeddings[column] for column in rows.T)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from plain import unit_vectors
 
-from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_layers import Scaling, TrainedPart, embed, join_parts, read_numpy_head
 from tripletkit.model.recipes import Part
 
 N_FEATURES, N_COLUMNS = 20, 8
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(30, N_FEATURES)).astype(np.float32)
-SCALING = Scaling.of(scale_to_unit_length(FEATURES[:, 4 : 4 + N_COLUMNS]))
+SCALING = Scaling.of(unit_vectors(FEATURES[:, 4 : 4 + N_COLUMNS]))
 
 
 def make_part(head: str, weight: float, *shapes: tuple[int, ...]) -> TrainedPart:
@@ -32,16 +32,16 @@ PARTS = [
 
 
 def embed_by_definition(trained: TrainedPart) -> np.ndarray:
-    unit = scale_to_unit_length(FEATURES[:, 4 : 4 + N_COLUMNS])
+    unit = unit_vectors(FEATURES[:, 4 : 4 + N_COLUMNS])
     seen = unit if trained.scaling is None else trained.scaling.apply(unit)
     if trained.part.head == "map":
         directions, step = trained.weights
-        return scale_to_unit_length(seen + seen @ directions @ step)
+        return unit_vectors(seen + seen @ directions @ step)
     if trained.weights:
         kernel, bias, last, last_bias = trained.weights
         step = np.maximum(seen @ kernel + bias, 0) @ last + last_bias
-        return scale_to_unit_length(step if trained.part.head == "mlp" else seen + step)
-    return scale_to_unit_length(seen)
+        return unit_vectors(step if trained.part.head == "mlp" else seen + step)
+    return unit_vectors(seen)
 
 
 def squared_distances(embeddings: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_a_file_and_keras_give_the_same_embeddings(tmp_path):
     embeddings = embed(head, FEATURES)
     np.testing.assert_allclose(
         embeddings,
-        scale_to_unit_length(embed(join_parts(N_FEATURES, PARTS), FEATURES) @ kernel + bias),
+        unit_vectors(embed(join_parts(N_FEATURES, PARTS), FEATURES) @ kernel + bias),
         atol=1e-5,
     )
     head.write(tmp_path / "head.weights.h5")

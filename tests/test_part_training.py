@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from plain import triplet_margins
+from plain import triplet_margins, unit_vectors
 
 from tripletkit import TripletkitError
-from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_layers import Scaling
 from tripletkit.training.part_training import (
     MLP_PART,
@@ -93,7 +92,7 @@ def test_new_triplets_are_answered_better_than_by_the_features(settings: PartSet
     def right(vectors: np.ndarray) -> float:
         return float(np.mean(triplet_margins(vectors, rows[300:], "l2") > 0))
 
-    assert right(embeddings) > right(scale_to_unit_length(features)) + 0.1
+    assert right(embeddings) > right(unit_vectors(features)) + 0.1
 
 
 def test_a_residual_head_begins_as_the_features() -> None:
@@ -101,7 +100,7 @@ def test_a_residual_head_begins_as_the_features() -> None:
     settings = replace(RESIDUAL, variants=(0,))
     (weights,) = train_part(as_they_are(features), rows, settings, 0)
     embeddings = embed_part(features, weights, settings.head)
-    assert np.allclose(embeddings, scale_to_unit_length(features), atol=1e-6)
+    assert np.allclose(embeddings, unit_vectors(features), atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

@@ -7,11 +7,10 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from plain import triplet_margins
+from plain import triplet_margins, unit_vectors
 
 import tripletkit as tk
 from tripletkit import TripletkitError
-from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_model, frozen_scale, join_heads
 from tripletkit.model.recipes import RECIPES, get_recipe
@@ -65,7 +64,7 @@ def test_a_recipe_fills_in_what_is_not_given():
 def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows):
     mixed = embed(train(features, rows, "residual", frozen_share=0.3), features)
     trained = embed(train(features, rows, "residual", frozen_share=0.0), features)
-    unit = scale_to_unit_length(features)
+    unit = unit_vectors(features)
     assert mixed.shape == (60, 2 * N_FEATURES)
     np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1, rtol=1e-5)
     images = np.unique(rows)
@@ -83,14 +82,14 @@ def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows
 
 def test_images_that_are_all_alike_have_nothing_to_balance():
     unit = np.tile(np.eye(1, 4), (5, 1))
-    assert frozen_scale(unit, scale_to_unit_length(np.eye(5)), 0.5) == 1.0
+    assert frozen_scale(unit, unit_vectors(np.eye(5)), 0.5) == 1.0
 
 
 def test_an_untrained_residual_head_is_the_standardised_features(features, rows):
     training = _HeadTraining(features, rows, settings_of("residual"))
     embeddings = embed(training.finish(training.weights()), features)
-    unit = scale_to_unit_length(features)
-    expected = scale_to_unit_length(Scaling.of(unit[np.unique(rows)]).apply(unit))
+    unit = unit_vectors(features)
+    expected = unit_vectors(Scaling.of(unit[np.unique(rows)]).apply(unit))
     np.testing.assert_allclose(embeddings, expected, atol=1e-5)
     same = triplet_margins(embeddings, rows, "l2") > 0
     assert (same == (triplet_margins(expected, rows, "cosine") > 0)).mean() > 0.99

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from plain import triplet_margins
 
+import tripletkit as tk
 from tripletkit import TripletkitError, defaults
-from tripletkit.data.judgements import open_judgements
 from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.errors import DataWarning
 from tripletkit.evaluation.validation import warn_of_features
@@ -158,7 +158,7 @@ def test_features_that_are_alike_are_named_as_the_cause():
 
 def test_features_of_most_images_alike_are_told_before_training(features, tmp_path):
     (tmp_path / "t.txt").write_text("".join(f"{n} {n + 20} {n + 40}\n" for n in range(20)))
-    triplets = open_judgements(tmp_path / "t.txt").triplets
+    triplets = tk.read_judgements(tmp_path / "t.txt").triplets
     alike = np.where(np.arange(60)[:, None] < 33, np.ones(N_FEATURES) * 7, features)
     with pytest.warns(DataWarning, match=r"t\.txt: the features of 55% of the images are nearly"):
         warn_of_features(alike, triplets)

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from plain import NO_LABEL
+from plain import NO_LABEL, unit_vectors
 
 from tripletkit import TripletkitError, Triplets, defaults
 from tripletkit.data.labels import ImageLabels
 from tripletkit.data.splits import policies
 from tripletkit.data.splits.held_out_draws import find_groups, hold_out_classes
 from tripletkit.data.splits.policies import cluster_images
-from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import Settings
 from tripletkit.training.head_trainer import HeadTrainer
 from tripletkit.training.held_out import answer_held_out, choose
@@ -77,7 +76,7 @@ def label(of_image):
 
 
 def test_held_out_kinds_share_no_image_and_no_cluster_with_training(features, rows):
-    kinds = cluster_images(scale_to_unit_length(features), 8, seed=0)
+    kinds = cluster_images(unit_vectors(features), 8, seed=0)
     held_out = hold_out_classes(rows, kinds, 8, 0.25, seed=0)
     assert 1 <= held_out.n_held_out_classes < 8
     assert 0 < held_out.is_held_out.mean() <= 0.35
@@ -87,7 +86,7 @@ def test_held_out_kinds_share_no_image_and_no_cluster_with_training(features, ro
 
 
 def test_clusters_of_many_images_are_found_from_a_sample(features, monkeypatch):
-    unit = scale_to_unit_length(features)
+    unit = unit_vectors(features)
     whole = cluster_images(unit, 8, seed=0)
     monkeypatch.setattr(policies, "_MOST_CLUSTERED", 60)
     sampled = cluster_images(unit, 8, seed=0)
@@ -112,7 +111,7 @@ def test_kinds_that_leave_nothing_are_refused():
 
 
 def test_nearness_tells_new_images_from_unseen_classes(features):
-    unit = scale_to_unit_length(features)
+    unit = unit_vectors(features)
     is_new = np.arange(160) % 8 < 3
     known = np.flatnonzero(~is_new)
     is_held_out = known % 8 == 3
@@ -221,7 +220,7 @@ def test_kinds_are_the_classes_of_labelled_images(features, rows):
 
 @pytest.mark.parametrize("of_image", [np.full(160, NO_LABEL), np.arange(160) % 3])
 def test_too_few_classes_leave_the_kinds_to_clusters(features, of_image):
-    unit, images = scale_to_unit_length(features), np.arange(160)
+    unit, images = unit_vectors(features), np.arange(160)
     groups, n_groups, source = find_groups(images, unit, of_image, 0)
     assert (n_groups, source) == (defaults.N_CLUSTERS, "clusters")
     np.testing.assert_array_equal(groups, find_groups(images, unit, None, 0)[0])
