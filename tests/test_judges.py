@@ -55,21 +55,6 @@ def test_a_question_turned_round_is_the_same():
     assert str(report.pairs["anna", "ben"]) == "1 of 1"
 
 
-def test_alpha_by_hand():
-    """Two judges, ten questions, nine alike: 1 - (n - 1) * observed / expected disagreement."""
-    answers = []
-    for question in range(10):
-        choice = "first" if question < 5 else "second"
-        answers.append(answer("anna", question, choice))
-        answers.append(answer("ben", question, "second" if question == 0 else choice))
-    report = report_judges(told(*answers))
-    # 9 times the one and 11 times the other among 20 ratings; 2 of 20 pairable ones differ.
-    expected = 1 - 19 * 2 / (2 * 9 * 11)
-    assert report.alpha == pytest.approx(expected)
-    assert report.n_shared == 10
-    assert str(report.pairs["anna", "ben"]) == "9 of 10"
-
-
 def judged(n_questions, n_differing):
     """Two judges, of whom the second differs on the first questions."""
     for question in range(n_questions):

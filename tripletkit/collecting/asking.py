@@ -227,9 +227,7 @@ class Asker:
 
 def _describe_layers(drawn: Drawn) -> str:
     """Return as JSON what tells how probable each pair of a grid was."""
-    n_nearest = 0
-    if drawn.near:
-        _, n_nearest = grid_layers(drawn.n_images, len(drawn.images) - 1)
+    n_nearest = grid_layers(drawn.n_images, len(drawn.images) - 1)[1] if drawn.near else 0
     n_others = drawn.n_images - 1 - n_nearest
     return json.dumps({"near": drawn.near, "n_nearest": n_nearest, "n_others": n_others})
 

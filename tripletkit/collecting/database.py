@@ -89,11 +89,7 @@ class Screen:
 
 @dataclass(frozen=True)
 class GivenAnswer:
-    """What a page says that a judge answered; the columns are described in tables.sql.
-
-    `places` are those of the picked images of a grid, counted from 0. `answered_at` is an ISO
-    time, if not now.
-    """
+    """What a page says that a judge answered; `places` are of a grid's images, counted from 0."""
 
     client_id: str
     screen: int
@@ -151,7 +147,7 @@ def now() -> str:
 class JudgementDatabase:
     """A database of judgements, open for writing, and made if there is none.
 
-    `key`, 32 bytes, makes one that comes out the same again; it is drawn where None.
+    `key`, 32 bytes, makes one that comes out the same again.
     """
 
     def __init__(self, path: Path, key: bytes | None = None) -> None:

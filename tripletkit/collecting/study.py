@@ -216,12 +216,7 @@ def kept_study(settings: Mapping[str, Any]) -> Study:
 
 
 def render_markdown(text: str) -> str:
-    """Return Markdown as HTML. HTML in the text is shown as it is written, images are left out.
-
-    Example:
-        >>> render_markdown("*Look* <script>")
-        '<p><em>Look</em> &lt;script&gt;</p>\\n'
-    """
+    """Return Markdown as HTML. HTML in the text is shown as it is written, images are left out."""
     from markdown_it import MarkdownIt
 
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
