@@ -136,6 +136,22 @@ def backbones() -> str:
     return _table(("backbone", "features", "input", "licence of the weights", "paper"), rows)
 
 
+def hub_encoders() -> str:
+    """Return some encoders of the hub, and where each fact of them was read."""
+    from tripletkit.features.backbones import read_facts
+
+    rows = [
+        (
+            row["encoder"],
+            _code(row["backbone"]),
+            f"[{row['size']}]({row['size_page']})",
+            f"[{row['licence']}]({row['licence_page']})" if row["licence_page"] else row["licence"],
+        )
+        for row in read_facts("hub_encoders.csv")
+    ]
+    return _table(("encoder", "`--backbone`", "float32 file", "licence of the weights"), rows)
+
+
 def recipes() -> str:
     """Return the recipes with their papers."""
     from tripletkit.model.recipes import RECIPES
@@ -267,6 +283,7 @@ PARTS = {
     "settings": settings,
     "losses": losses,
     "backbones": backbones,
+    "hub_encoders": hub_encoders,
     "recipes": recipes,
     "record": record,
 }

@@ -63,3 +63,13 @@ def test_backbones_lists_a_new_record(listed, tiny_backbone):
         "licence": "MIT",
         "paper": "none",
     }
+
+
+def test_backbones_names_encoders_of_the_hub(tripletkit):
+    result = tripletkit("backbones")
+    of_hub = json.loads(tripletkit("backbones", "--json").stdout)["hub"]
+    assert len(of_hub) == 12
+    for row in of_hub:
+        for key in ("encoder", "backbone", "size", "licence"):
+            assert row[key] in result.stdout
+        assert row["size_page"].startswith("https://")

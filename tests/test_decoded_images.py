@@ -11,7 +11,8 @@ import pytest
 from tripletkit import TripletkitError
 from tripletkit.data.decoding import read_pixels
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.decoded_images import DecodedImages, read_ahead
+from tripletkit.features.extract import read_ahead
+from tripletkit.training.decoded_images import DecodedImages
 
 
 @pytest.fixture

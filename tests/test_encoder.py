@@ -134,7 +134,7 @@ def test_a_broken_image_is_named_once(load, two, toy_competition, tmp_path, monk
 def test_an_encoder_comes_back_from_its_record(other_backbone, tiny_weights, names, views):
     source = open_encoder(names, weights={"tiny": tiny_weights}, views=[views])
     features = json.loads(json.dumps(source.facts))
-    again = open_recorded_encoder(replace(source.record, features=features), Path("m"))
+    again = open_recorded_encoder(source.record._replace(features=features), Path("m"))
     assert again == source
     assert again.facts == features
     assert again.fingerprint == source.fingerprint
@@ -233,7 +233,7 @@ def test_depths_are_computed_together_and_stored_apart(load, tiny_backbone):
 def test_a_depth_comes_back_from_its_record(tiny_backbone, tmp_path, load):
     source = open_encoder(["tiny"], depth="all")
     features = json.loads(json.dumps(source.facts))
-    again = open_recorded_encoder(replace(source.record, features=features), tmp_path / "m")
+    again = open_recorded_encoder(source.record._replace(features=features), tmp_path / "m")
     assert again.facts == source.facts
     assert again.fingerprint != open_encoder(["tiny"]).fingerprint
     assert list(again.columns) == ["tiny", "tiny:stem_relu", "tiny:widen"]
@@ -242,7 +242,7 @@ def test_a_depth_comes_back_from_its_record(tiny_backbone, tmp_path, load):
     assert load(again).n_computed == 0
     features["parts"][1]["stage"]["layer"] = "gone"
     with pytest.raises(TripletkitError, match=r'expected a stage among .*, got "gone"'):
-        open_recorded_encoder(replace(source.record, features=features), tmp_path / "m")
+        open_recorded_encoder(source.record._replace(features=features), tmp_path / "m")
 
 
 def test_a_depth_that_is_not_there_is_refused(tiny_backbone, monkeypatch):

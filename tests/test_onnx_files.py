@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
@@ -262,7 +261,7 @@ def test_stored_features_need_no_file(path, load, tmp_path):
     source = open_encoder([str(path)], preprocess=HOW, backbone_output="last_hidden_state:cls")
     features = load(source).features
     assert np.isfinite(features).all()
-    record = EncoderRecord(**json.loads(json.dumps(dataclasses.asdict(source.record))))
+    record = EncoderRecord(**json.loads(json.dumps(source.record._asdict())))
     again = open_recorded_encoder(record, tmp_path / "m")
     assert again.facts == source.facts
     assert again.parts[0].backbone == source.parts[0].backbone

@@ -12,11 +12,11 @@ import pytest
 from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import CheckpointError, OutputError
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.decoded_images import DecodedImages
 from tripletkit.features.weights_files import build_backbone, write_random_weights
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import check_model_output
 from tripletkit.model.settings import Settings
+from tripletkit.training.decoded_images import DecodedImages
 from tripletkit.training.epochs import Checkpoints, keep_best_epoch
 from tripletkit.training.pixel_training import (
     _augment,

@@ -140,3 +140,49 @@ def test_pixels_of_open_clip_and_timm_are_those_of_torchvision(photos, tmp_path)
             got = prepare_pixels(pixels, processor.preprocessing)[0]
             assert np.abs(got - want).max() < 1e-5, (name, photo.name)
         path.unlink()
+
+
+TIMM = (
+    "resnet50.a1_in1k",
+    "vit_small_patch14_dinov2.lvd142m",
+    "vit_base_patch16_siglip_224.webli",
+    "convnext_tiny.fb_in22k",
+    "efficientnet_b0.ra_in1k",
+    "inception_v3.tv_in1k",
+)
+OPEN_CLIP = (
+    {},
+    {"resize_mode": "squash", "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
+    {"resize_mode": "shortest", "interpolation": "bilinear"},
+)
+
+
+def assert_pixels(config, transform, photos):
+    processor = read_processor(config)
+    how, side = processor.preprocessing, processor.input_size_px
+    for photo in photos:
+        want = transform(Image.open(photo).convert("RGB")).numpy()
+        pixels = read_views(photo, side, how, VIEW_SETS["original"])
+        assert np.abs(prepare_pixels(pixels, how)[0].transpose(2, 0, 1) - want).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_pixels_are_those_of_timm_itself(photos, tmp_path, name):
+    timm = pytest.importorskip("timm")
+    from timm.data import create_transform, resolve_data_config
+
+    given = timm.models.get_pretrained_cfg(name).to_dict()
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"pretrained_cfg": given}, default=str))
+    assert_pixels(path, create_transform(**resolve_data_config(pretrained_cfg=given)), photos)
+
+
+@pytest.mark.parametrize("config", OPEN_CLIP, ids=str)
+def test_pixels_are_those_of_open_clip_itself(photos, tmp_path, config):
+    open_clip = pytest.importorskip("open_clip")
+    keys = ("mean", "std", "resize_mode", "interpolation")
+    how = {key: config.get(key) for key in keys}
+    path = tmp_path / "open_clip_config.json"
+    model = {"vision_cfg": {"image_size": 223}}
+    path.write_text(json.dumps({"model_cfg": model, "preprocess_cfg": config}))
+    assert_pixels(path, open_clip.image_transform(223, is_train=False, **how), photos)

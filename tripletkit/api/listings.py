@@ -13,7 +13,7 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.api.given import PathLike, as_path
-from tripletkit.features.backbones import BACKBONES, load_plugins
+from tripletkit.features.backbones import BACKBONES, load_plugins, read_facts
 from tripletkit.features.exported_networks import remove_networks
 from tripletkit.features.store import FeatureStore, clear_store, default_folder, find_store
 from tripletkit.features.weights_files import describe_origin, is_ready
@@ -35,6 +35,7 @@ class Listing(Result):
     kind: str
     facts: Mapping[str, Mapping[str, Any]]
     _shown: Sequence[Section]
+    _of_hub: Sequence[Mapping[str, str]] = ()
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -43,7 +44,8 @@ class Listing(Result):
         """Return the facts as JSON takes them."""
         if self.kind == "settings":
             return {name: dict(facts) for name, facts in self.facts.items()}
-        return {self.kind: [dict(facts) for facts in self.facts.values()]}
+        of_hub = {"hub": list(map(dict, self._of_hub))} if self._of_hub else {}
+        return {self.kind: [dict(facts) for facts in self.facts.values()]} | of_hub
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with a row for each, named by it."""
@@ -66,7 +68,8 @@ def list_backbones() -> Listing:
     """Return the frozen networks that a model can start from, and which are ready to use.
 
     Returns:
-        A `Listing`; ready means without a download.
+        A `Listing`; ready means without a download. Some good encoders of the Hugging Face hub are
+        shown below them, and are `hub` of `to_dict()`.
     """
     load_plugins()
     facts = {
@@ -94,8 +97,16 @@ def list_backbones() -> Listing:
         ]
         for name, row in facts.items()
     ]
+    of_hub = read_facts("hub_encoders.csv")
+    shown = [["encoder", "backbone", "float32 file", "licence"]]
+    shown += [[row[key] for key in ("encoder", "backbone", "size", "licence")] for row in of_hub]
+    notes = (
+        "Encoders of the Hugging Face hub, for `backbone` too: pip install 'tripletkit[hub]'.",
+        "None was run here; docs/encoders.md says where each fact was read.",
+    )
     papers = [f"{name}: {row['paper']}" for name, row in facts.items()]
-    return Listing("backbones", facts, [[Table(rows, right=[2])], papers])
+    sections = [[Table(rows, right=[2])], [*notes, Table(shown)], papers]
+    return Listing("backbones", facts, sections, of_hub)
 
 
 def list_losses() -> Listing:

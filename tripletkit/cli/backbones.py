@@ -16,6 +16,7 @@ def backbones() -> Any:
     \b
     tripletkit backbones
     tripletkit train train.txt images/ --backbone efficientnet-lite0
+    tripletkit train train.txt images/ --backbone hf:Xenova/dinov2-small
 
     Ready means: usable right now, without a download.
     """

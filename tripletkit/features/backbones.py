@@ -27,16 +27,14 @@ class Preprocessing:
 
     Attributes:
         resample: the Pillow filter that resizes.
-        reverse_channels: RGB to BGR first, as the Caffe models want it.
-        mean: subtracted from each channel, in the order after reversal.
-        divisor: what all channels are divided by afterwards, or each one.
+        reverse_channels: RGB to BGR first.
+        mean, divisor: of each channel, in the order after reversal; one divisor may be for all.
         is_gray: the encoder takes one channel, Pillow's gray of the three.
         shortest_edge_px: length that the shorter side is resized to before the input's square is
             cut from the middle; None where images are resized to the square whatever their shape.
         square_px: side of a larger square that they are resized to, whatever their shape, before
             the input's is cut from its middle.
-        rounds_half: where the middle lies between two pixels, the even one is taken, as
-            torchvision does, and not the lower.
+        rounds_half: a middle between two pixels goes to the even one, as torchvision does.
     """
 
     resample: str = "bilinear"
@@ -74,16 +72,10 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class KerasDownload:
-    """A weights file that Keras keeps in its cache and downloads where it is missing.
+    """A weights file that Keras keeps in its cache and downloads where it is missing."""
 
-    Attributes:
-        url: where Keras has it; the last part is its name in the cache.
-        file_hash: its MD5 or SHA-256 as Keras states it; `None` where Keras states none.
-        size_mb: megabytes to download.
-    """
-
-    url: str
-    file_hash: str | None
+    url: str  # its last part is the name in the cache
+    file_hash: str | None  # MD5 or SHA-256 as Keras states it; None where it states none
     size_mb: int
 
     @property
@@ -93,12 +85,7 @@ class KerasDownload:
 
 @dataclass(frozen=True)
 class Package:
-    """A weights file that a pip package brings along.
-
-    Attributes:
-        name: the package.
-        locate: `"module:function"` that returns the path of the file.
-    """
+    """A weights file that a pip package brings along; what returns its path."""
 
     name: str
     locate: Reference
@@ -106,12 +93,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a network: what it computes at one resolution, seen at its last block.
-
-    Attributes:
-        layer: whose map is taken, behind the activation of the last block.
-        n_channels: of the map.
-    """
+    """A stage of a network, seen at a layer: behind the activation of its last block."""
 
     layer: str
     n_channels: int
@@ -195,9 +177,9 @@ def _read_keras_backbones() -> list[Backbone]:
     One has what families have in common: where weights are, with `{}` for what a row of the other
     says, and patterns of the layers of each block, the stages of the papers' tables.
     """
-    families = {row["family"]: row for row in _read_table("keras_families.csv")}
+    families = {row["family"]: row for row in read_facts("keras_families.csv")}
     found = []
-    for row in _read_table("keras_backbones.csv"):
+    for row in read_facts("keras_backbones.csv"):
         family = families[row["family"]]
         url = family["url"].format(row["file"])
         found.append(
@@ -220,7 +202,8 @@ def _read_keras_backbones() -> list[Backbone]:
     return found
 
 
-def _read_table(name: str) -> list[dict[str, str]]:
+def read_facts(name: str) -> list[dict[str, str]]:
+    """Return the rows of a table beside this file; `hub_encoders.csv` has some good of the hub."""
     with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -228,12 +211,9 @@ def _read_table(name: str) -> list[dict[str, str]]:
 logger = logging.getLogger("tripletkit")
 
 AUTO = "auto"
-# What the facts of features name instead of a backbone where an ONNX file gave them.
-FROM_FILE = "onnx"
-# And where they were made elsewhere.
-FROM_VECTORS = "given"
-# And where a Python function gave them.
-FROM_FUNCTION = "function"
+# What the facts of features name instead of a backbone where an ONNX file gave them, a Python
+# function, or nobody knows what.
+FROM_FILE, FROM_FUNCTION, FROM_VECTORS = "onnx", "function", "given"
 # Entry points by which other packages bring backbones.
 _PLUGIN_GROUP = "tripletkit.backbones"
 
@@ -285,20 +265,8 @@ def register_backbone(
         package = Package(home.partition(".")[0], weights)
     preprocessing = Preprocessing(resample, reverse_channels, mean, divisor)
     depths = tuple(Stage(*stage) for stage in (stages or {}).items())
-    BACKBONES.add(
-        Backbone(
-            name,
-            build,
-            n_features,
-            input_size_px,
-            preprocessing,
-            package,
-            licence,
-            paper,
-            blocks,
-            depths,
-        )
-    )
+    of_network = (name, build, n_features, input_size_px, preprocessing)
+    BACKBONES.add(Backbone(*of_network, package, licence, paper, blocks, depths))
 
 
 def _make_lite(number: int, size_px: int, stages: Mapping[str, int]) -> Backbone:

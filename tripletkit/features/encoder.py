@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,34 +51,20 @@ ENCODE_PART_IMAGES = 8192
 logger = logging.getLogger("tripletkit")
 
 
-@dataclass(frozen=True)
-class EncoderRecord:
-    """What a model's record says of the encoder that it was trained on.
+class EncoderRecord(NamedTuple):
+    """What a model's record says of the encoder that it was trained on."""
 
-    Attributes:
-        features: what decides the features of an image; see `Encoder.facts`.
-        weights_files: where the weights of each part are from; see `FeaturePart.origin`.
-        n_features: numbers of an image.
-    """
-
-    features: Mapping[str, Any]
-    weights_files: Sequence[str | None]
+    features: Mapping[str, Any]  # see `Encoder.facts`
+    weights_files: Sequence[str | None]  # see `FeaturePart.origin`
     n_features: int
 
 
-@dataclass(frozen=True)
-class EncoderHead:
-    """The trained head behind features.
+class EncoderHead(NamedTuple):
+    """The trained head behind features."""
 
-    Attributes:
-        distance: by which embeddings are compared.
-        sha256: of all that decides it, hexadecimal.
-        embed: `(n_images, n_features)` -> `(n_images, n_dims)`, both float32.
-    """
-
-    distance: str
-    sha256: str
-    embed: Callable[[np.ndarray], np.ndarray]
+    distance: str  # by which embeddings are compared
+    sha256: str  # of all that decides it
+    embed: Callable[[np.ndarray], np.ndarray]  # (n, n_features) -> (n, n_dims), both float32
 
 
 @dataclass(frozen=True)
@@ -105,8 +91,6 @@ class Collection:
 
 @dataclass
 class _Found:
-    """What became of images so far."""
-
     problems: dict[int, str]
     usable: set[bytes] = field(default_factory=set)
     computed: set[bytes] = field(default_factory=set)
@@ -271,10 +255,10 @@ class Encoder:
     def network_functions(self, folder: Path) -> list[FeatureFunction]:
         """Return the function of each network, loaded when it is first called.
 
-        Args:
-            folder: beside which networks are kept that are written on first use.
+        In the folder networks are kept that are written on first use.
         """
-        return [_load_late(parts, folder) for parts in self.networks]
+        loads = [cache(partial(load_network_function, parts, folder)) for parts in self.networks]
+        return [lambda pixels, load=load: load()(pixels) for load in loads]
 
     def _load(
         self,
@@ -358,11 +342,6 @@ class Encoder:
         return features
 
 
-def _load_late(parts: Sequence[FeaturePart], folder: Path) -> FeatureFunction:
-    load = cache(lambda: load_network_function(parts, folder))
-    return lambda pixels: load()(pixels)
-
-
 def _gather(chunks: Iterator[tuple[int, np.ndarray]], n_images: int) -> np.ndarray:
     """Return all chunks as one array; a single one as it is."""
     whole = np.empty((0, 0), np.float32)
@@ -390,8 +369,7 @@ def open_encoder(
     """Return what the user named: backbones with their weights, or vectors made elsewhere.
 
     Args:
-        backbones: registered names, paths of ONNX files, functions, each once, or `auto` alone,
-            which takes the best that can be had.
+        backbones: registered names, ONNX files, functions, each once, or `auto` alone.
         weights: files to use instead of a backbone's own weights.
         views: what the features are averaged over, names of `VIEW_SETS`.
         size_px: side of the images that the backbones take. Defaults to each one's usual.
@@ -419,33 +397,30 @@ def open_recorded_encoder(
     functions: Sequence[FunctionEncoder] = (),
     head: EncoderHead | None = None,
 ) -> Encoder:
-    """Return what a model was trained on, with its head.
+    """Return what a model in a folder was trained on, with its head.
 
     Args:
-        record: what it was.
-        place: the model folder, for messages.
         weights: where the user says that weights are now. Defaults to where they were at training,
             then to the backbone's own.
         own_weights: the weights file in the model folder, where the model trained them too.
         features: the vectors of the images that are asked of, for a model that was
             trained on such, or instead of computing them.
         functions: for a model that was trained on such.
-        head: what the model adds.
     """
-    if features is not None or record.features.get("backbone") == FROM_VECTORS:
-        given = None if features is None else open_features(features)
-        if given is not None and given.values.shape[1] != record.n_features:
+    of_vectors = record.features.get("backbone") == FROM_VECTORS
+    if of_vectors and features is None:
+        return Encoder(n_given=record.n_features, head=head)
+    if features is not None:
+        given = open_features(features)
+        if given.values.shape[1] != record.n_features:
             raise FeatureFileError(
                 f"{given.source}: expected vectors of {record.n_features} numbers, as the model "
                 f"was trained on, got {given.values.shape[1]}."
             )
-        if given is not None and given.facts is not None:
-            is_same = record.features.get("backbone") == FROM_VECTORS
-            if not is_same and given.facts != record.features:
-                raise FeatureFileError(
-                    f"{given.source}: its features are of another encoder than {place} was "
-                    "trained on."
-                )
+        if not of_vectors and given.facts not in (None, record.features):
+            raise FeatureFileError(
+                f"{given.source}: its features are of another encoder than {place} was trained on."
+            )
         return Encoder(given=given, n_given=record.n_features, head=head)
     views: tuple[View, ...] = (ORIGINAL,)
     facts = [record.features]

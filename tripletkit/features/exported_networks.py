@@ -44,20 +44,19 @@ _N_CHECKED = 4
 
 def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> FeatureFunction:
     """Return the function from images to the features of some depths of one backbone."""
-    network = parts[0]
-    if isinstance(network.backbone, FunctionBackbone):
-        return network.backbone
-    weights = network.find_weights()
-    if isinstance(network.backbone, OnnxFile):
-        return open_file_function(network.backbone, weights)
-    folder = store_folder / FOLDER_NAME
-    key = _key(parts)
+    backbone = parts[0].backbone
+    if isinstance(backbone, FunctionBackbone):
+        return backbone
+    weights = parts[0].find_weights()
+    if isinstance(backbone, OnnxFile):
+        return open_file_function(backbone, weights)
+    folder, key = store_folder / FOLDER_NAME, _key(parts)
     if (kept := _find_kept(folder, key)) is not None:
         try:
-            return make_onnx_function(open_session(kept), network.backbone.preprocessing)
+            return make_onnx_function(open_session(kept), backbone.preprocessing)
         except NetworkFileError as error:
-            logger.info("%s is made anew: %s", network.backbone.name, error)
-    return _FirstRun(parts, build_backbone(network.backbone, weights), folder, key)
+            logger.info("%s is made anew: %s", backbone.name, error)
+    return _FirstRun(parts, build_backbone(backbone, weights), folder, key)
 
 
 class _FirstRun:
@@ -123,10 +122,9 @@ def _relative_difference(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def remove_networks(store_folder: Path, unused_since_s: float | None = None) -> int:
-    """Delete kept networks, and what killed runs left of them; return how many bytes that freed.
+    """Delete kept networks and what killed runs left, and nothing else; return the bytes freed.
 
-    Nothing else that lies there is touched. Of `unused_since_s` (seconds since 1970) on, networks
-    that were used stay.
+    Networks that were used since `unused_since_s` (seconds since 1970) stay.
     """
     freed = 0
     remove_unfinished(store_folder / FOLDER_NAME)

@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.images import FileContents, hash_files
+from tripletkit.data.images import FileContents, hash_files, thread_pool
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import Backbone
-from tripletkit.features.decoded_images import read_ahead
 from tripletkit.features.image_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace, FeatureStore, file_stamp
 from tripletkit.progress import Progress, no_progress
@@ -31,6 +33,9 @@ from tripletkit.progress import Progress, no_progress
 FeatureFunction = Callable[[np.ndarray], np.ndarray]
 
 _LARGE_FILE_BYTES = 1 << 26
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -189,3 +194,17 @@ def _batches(
             yield n_done, *batch(view)
     for view in list(gathered):
         yield n_done, *batch(view)
+
+
+def read_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], n_ahead: int
+) -> Generator[_Result, None, None]:
+    """Yield a function's results in the order of the items, at most `n_ahead` computed ahead."""
+    with thread_pool() as pool:
+        ahead: deque[Future[_Result]] = deque()
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) >= n_ahead:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

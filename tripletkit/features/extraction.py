@@ -104,7 +104,7 @@ class BlockEncoder:
             block.names[row]: why.removeprefix(f"{block.paths[row]}: ")
             for row, why in found.problems.items()
         }
-        reasons = [problems.get(name) for name in block.names]
+        reasons = list(map(problems.get, block.names))
         try:
             write_part(self.folder, block.names, contents, found.features, reasons, self.facts)
         except FeatureFileError as error:
@@ -121,9 +121,8 @@ class BlockEncoder:
             function(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
     def _load_functions(self) -> list[FeatureFunction]:
-        self._functions = self._functions or self.encoder.network_functions(
-            self.folder / _OWN_FOLDER
-        )
+        if not self._functions:
+            self._functions = self.encoder.network_functions(self.folder / _OWN_FOLDER)
         return self._functions
 
 
@@ -152,14 +151,15 @@ def extract_dataset(
         raise SettingsError("features", "expected an encoder, `features` are there already")
     if bad := [name for name in images.names if not _is_utf8(name)]:
         raise ImageNameError(f"{bad[0]!r}: expected names in UTF-8. Rename the file.")
-    parts, there = _open_folder(folder)
+    parts = _open_folder(folder)
+    there = parts[0].facts if parts else None
     work = BlockEncoder(encoder, folder, dtype or (there.dtype if there else DTYPES[0]))
     if there is not None and there != work.facts:
         is_same = there.features == work.facts.features
         what = "numbers of another type" if is_same else "features of another encoder"
         raise FeatureFileError(f"{folder}: holds {what}. Choose another folder.")
     result = ExtractionResult(folder, len(images.names))
-    blocks = _plan(images, parts, work.facts, result)
+    blocks = _plan(images, parts, result)
     n_left = sum(len(block.names) for block in blocks)
     result.n_stored = result.n_images - n_left
     if blocks:
@@ -187,23 +187,21 @@ def choose_share(images: Images, text: str) -> Images:
     return images.take(range(number - 1, len(images.names), of))
 
 
-def _open_folder(folder: Path) -> tuple[list[DatasetPart], DatasetFacts | None]:
+def _open_folder(folder: Path) -> list[DatasetPart]:
     """Return what is in a folder, made if it is new; refuse one with something else in it."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
-    parts, facts = list_parts(folder)
-    strange = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    if facts is None and strange:
+    parts = list_parts(folder)
+    strange = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if strange and not parts:
         raise FeatureFileError(
-            f"{folder}: expected a new folder or one that `extract` wrote, there is "
-            f"{sorted(strange)[0]} in it. Choose another folder."
+            f"{folder}: expected a new folder or one that `extract` wrote, there is {strange[0]} "
+            "in it. Choose another folder."
         )
-    return parts, facts
+    return parts
 
 
-def _plan(
-    images: Images, parts: Sequence[DatasetPart], facts: DatasetFacts, result: ExtractionResult
-) -> list[Images]:
+def _plan(images: Images, parts: Sequence[DatasetPart], result: ExtractionResult) -> list[Images]:
     """Return what is left to do; rows of images that changed since are taken away."""
     path_of = dict(zip(images.names, images.paths, strict=True))
     done: dict[str, str | None] = {}
@@ -217,7 +215,7 @@ def _plan(
         ]
         done |= {part.names[row]: part.problems[row] for row in kept}
         if len(kept) < len(part.names):
-            keep_rows(part, kept, facts)
+            keep_rows(part, kept)
     result.problems |= {name: why for name in images.names if (why := done.get(name))}
     left = [row for row, name in enumerate(images.names) if name not in done]
     chunks = (left[start : start + BLOCK_IMAGES] for start in range(0, len(left), BLOCK_IMAGES))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tripletkit.data.images import thread_pool
 from tripletkit.data.unfinished import unfinished_file
 from tripletkit.errors import FeatureFileError, MissingExtraError, StoreError
 
@@ -89,40 +91,50 @@ class DatasetPart:
     """One file of a dataset, without its vectors.
 
     Attributes:
-        path: the file.
         names, contents: of its rows; the content is None where a file could not be read.
         problems: of its rows; None where there is a vector.
+        facts: of all its vectors.
     """
 
     path: Path
     names: list[str]
     contents: list[bytes | None]
     problems: list[str | None]
+    facts: DatasetFacts
 
 
-def list_parts(folder: Path) -> tuple[list[DatasetPart], DatasetFacts | None]:
-    """Return what is in a dataset, and of what encoder; None where there is nothing yet."""
-    _, pq = import_pyarrow()
-    parts, facts = [], None
-    for path in sorted(folder.glob(_PATTERN)):
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                own = _read_facts(path, file.schema_arrow.metadata)
-                table = file.read(["name", "content", "problem"], use_threads=False)
-        except FeatureFileError:
-            raise
-        # pyarrow raises many kinds for damaged files.
-        except Exception as error:
-            raise _damaged(path, error) from error
-        if facts is not None and own != facts:
+def list_parts(folder: Path) -> list[DatasetPart]:
+    """Return what is in a dataset; all of one encoder."""
+    import_pyarrow()
+    with thread_pool() as pool:
+        parts = list(pool.map(_read_part, sorted(folder.glob(_PATTERN))))
+    for part in parts:
+        if part.facts != parts[0].facts:
             raise FeatureFileError(
-                f"{path}: expected features of the encoder that the other files there are of, "
-                "got those of another"
+                f"{part.path}: expected features of the encoder that the other files there are "
+                "of, got those of another"
             )
-        facts = own
-        columns = table.to_pydict()
-        parts.append(DatasetPart(path, columns["name"], columns["content"], columns["problem"]))
-    return parts, facts
+    return parts
+
+
+def _read_part(path: Path) -> DatasetPart:
+    table, metadata = _read_columns(path, ["name", "content", "problem"])
+    columns = (table[name].to_pylist() for name in table.column_names)
+    return DatasetPart(path, *columns, facts=_read_facts(path, metadata))
+
+
+def _read_columns(path: Path, columns: list[str]) -> tuple[Any, Mapping[bytes, bytes] | None]:
+    """Return columns of a file as a table, and its metadata."""
+    _, pq = import_pyarrow()
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns, use_threads=False), file.schema_arrow.metadata
+    # pyarrow raises many kinds for damaged files.
+    except Exception as error:
+        raise FeatureFileError(
+            f"{path}: is damaged ({' '.join(str(error).split())}). Take the file away and run "
+            "`extract` again, which makes it anew."
+        ) from error
 
 
 def write_part(
@@ -148,8 +160,7 @@ def write_part(
         "problem": pa.array(problems, pa.string()),
     }
     table = pa.table(columns).replace_schema_metadata(facts.to_metadata())
-    text = "\n".join(names).encode("utf-8", "surrogateescape")
-    path = folder / f"part-{hashlib.sha256(text).hexdigest()[:24]}.parquet"
+    path = folder / f"part-{hashlib.sha256(_as_bytes(names)).hexdigest()[:24]}.parquet"
     try:
         with unfinished_file(path, "wb") as file:
             pq.write_table(
@@ -163,34 +174,29 @@ def write_part(
     return path
 
 
-def keep_rows(part: DatasetPart, rows: Sequence[int], facts: DatasetFacts) -> None:
+def keep_rows(part: DatasetPart, rows: Sequence[int]) -> None:
     """Write a file once more with some of its rows, and take the old one away."""
     if rows:
-        vectors = np.nan_to_num(_read_vectors(part.path, facts.n_features))
         write_part(
             part.path.parent,
             [part.names[row] for row in rows],
             [part.contents[row] for row in rows],
-            vectors[list(rows)],
+            np.nan_to_num(_read_vectors(part.path, part.facts.n_features))[list(rows)],
             [part.problems[row] for row in rows],
-            facts,
+            part.facts,
         )
     part.path.unlink()
 
 
 class DatasetRows:
-    """Vectors of a dataset, read when they are asked for, one file at a time."""
+    """Vectors of a dataset, read when they are asked for, some files at a time."""
 
-    def __init__(self, parts: Sequence[DatasetPart], n_features: int) -> None:
-        rows = [
-            (number, row)
-            for number, part in enumerate(parts)
-            for row, problem in enumerate(part.problems)
-            if problem is None
-        ]
+    def __init__(self, parts: Sequence[DatasetPart]) -> None:
+        is_there = [np.array([each is None for each in part.problems], bool) for part in parts]
         self._paths = [part.path for part in parts]
-        self._places = np.array(rows, np.int64).reshape(len(rows), 2)
-        self.shape = (len(rows), n_features)
+        self._part_of = np.repeat(np.arange(len(parts)), list(map(np.count_nonzero, is_there)))
+        self._row_of = np.concatenate(list(map(np.flatnonzero, is_there)))
+        self.shape = (len(self._row_of), parts[0].facts.n_features)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -198,13 +204,17 @@ class DatasetRows:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return vectors: `(len(rows), n_features)` float32."""
         found = np.empty((len(rows), self.shape[1]), np.float32)
-        places = self._places[rows]
-        order = np.argsort(places[:, 0], kind="stable")
-        ends = np.flatnonzero(np.diff(places[order, 0])) + 1
-        for asked in np.split(order, ends):
-            if len(asked):
-                path = self._paths[places[asked[0], 0]]
-                found[asked] = _read_vectors(path, self.shape[1])[places[asked, 1]]
+        part_of, row_of = self._part_of[rows], self._row_of[rows]
+        order = np.argsort(part_of, kind="stable")
+        asked = np.split(order, np.flatnonzero(np.diff(part_of[order])) + 1)
+
+        def read(places: np.ndarray) -> None:
+            if len(places):
+                path = self._paths[part_of[places[0]]]
+                found[places] = _read_vectors(path, self.shape[1])[row_of[places]]
+
+        with thread_pool() as pool:
+            list(pool.map(read, asked))
         return found
 
 
@@ -220,22 +230,20 @@ class FeatureDataset:
     """
 
     def __init__(self, folder: Path) -> None:
-        parts, facts = list_parts(folder)
-        if facts is None:
+        parts = list_parts(folder)
+        if not parts:
             raise FeatureFileError(
                 f"{folder}: expected a folder of features as `extract` writes it, there are none"
             )
+        facts = parts[0].facts
         digest = hashlib.sha256(facts.to_metadata()[_ABOUT])
-        seen: set[str] = set()
         for part in parts:
-            for name, content in zip(part.names, part.contents, strict=True):
-                if name in seen:
-                    raise FeatureFileError(
-                        f'{part.path}: expected distinct names, got "{name}" twice'
-                    )
-                seen.add(name)
-                digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + (content or b""))
-        self.rows = DatasetRows(parts, facts.n_features)
+            digest.update(_as_bytes(part.names) + b"".join(each or b"\0" for each in part.contents))
+        every = Counter(name for part in parts for name in part.names)
+        if (n_rows := every.total()) > len(every):
+            name = every.most_common(1)[0][0]
+            raise FeatureFileError(f'{folder}: expected distinct names, got "{name}" twice')
+        self.rows = DatasetRows(parts)
         self.names = [
             name
             for part in parts
@@ -244,7 +252,11 @@ class FeatureDataset:
         ]
         self.facts = facts.features
         self.sha256 = digest.hexdigest()
-        self.n_bad = sum(map(len, (part.names for part in parts))) - len(self.names)
+        self.n_bad = n_rows - len(self.names)
+
+
+def _as_bytes(names: Sequence[str]) -> bytes:
+    return "\n".join(names).encode("utf-8", "surrogateescape")
 
 
 def _read_facts(path: Path, metadata: Mapping[bytes, bytes] | None) -> DatasetFacts:
@@ -263,22 +275,9 @@ def _read_facts(path: Path, metadata: Mapping[bytes, bytes] | None) -> DatasetFa
 
 def _read_vectors(path: Path, n_features: int) -> np.ndarray:
     """Return all vectors of a file: `(n_rows, n_features)`, NaN where there is none."""
-    pa, pq = import_pyarrow()
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            column = file.read(["vector"], use_threads=False)["vector"].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = column.chunk(0)
-        values = column.values.to_numpy(zero_copy_only=False).astype(np.float32)
-        return values.reshape(len(column), n_features)
-    # pyarrow raises many kinds for damaged files.
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> FeatureFileError:
-    why = " ".join(str(error).split())
-    return FeatureFileError(
-        f"{path}: is damaged ({why}). Take the file away and run `extract` again, which makes it "
-        "anew."
-    )
+    table, _ = _read_columns(path, ["vector"])
+    vectors = table["vector"].combine_chunks()
+    if not hasattr(vectors, "values"):
+        vectors = vectors.chunk(0)
+    values = vectors.values.to_numpy(zero_copy_only=False).astype(np.float32)
+    return values.reshape(len(vectors), n_features)

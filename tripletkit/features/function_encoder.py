@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -107,13 +109,10 @@ class FunctionBackbone(Backbone):
 def open_function(encoder: FunctionEncoder) -> FunctionBackbone:
     """Return a function as a backbone, once it was tried."""
 
-    def call(pixels: np.ndarray) -> np.ndarray:
-        return _call_within(encoder, pixels)
-
     return FunctionBackbone(
         name=encoder.name,
         build="",
-        n_features=try_encoder(encoder.name, call, encoder.size),
+        n_features=try_encoder(encoder.name, partial(_call_within, encoder), encoder.size),
         input_size_px=encoder.size,
         preprocessing=Preprocessing(resample=encoder.resample),
         version=encoder.version,
@@ -124,11 +123,7 @@ def open_function(encoder: FunctionEncoder) -> FunctionBackbone:
 def recorded_function(
     facts: Mapping[str, Any], functions: Sequence[FunctionEncoder]
 ) -> FunctionBackbone:
-    """Return the function that a model was trained on, from the facts of its features.
-
-    Args:
-        functions: that are at hand.
-    """
+    """Return the function that a model was trained on, if it is among those at hand."""
     backbone = FunctionBackbone(
         name=facts["name"],
         build="",
@@ -146,24 +141,21 @@ def recorded_function(
 
 def _call_within(encoder: FunctionEncoder, pixels: np.ndarray) -> np.ndarray:
     """Call a function in a thread of its own, which is left behind where it takes too long."""
-    found: list[np.ndarray | NetworkFileError] = []
+    answer: Future[np.ndarray] = Future()
 
     def run() -> None:
         try:
-            found.append(_call(encoder.name, encoder.function, pixels))
+            answer.set_result(_call(encoder.name, encoder.function, pixels))
         except NetworkFileError as error:
-            found.append(error)
+            answer.set_exception(error)
 
-    thread = Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(_TRIAL_LIMIT_S)
-    if not found:
+    Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(_TRIAL_LIMIT_S)
+    except TimeoutError as error:
         raise NetworkFileError(
             f"{encoder.name}: took longer than {_TRIAL_LIMIT_S:.0f} s on {len(pixels)} images."
-        )
-    if isinstance(found[0], NetworkFileError):
-        raise found[0]
-    return found[0]
+        ) from error
 
 
 def _call(name: str, function: Callable[[np.ndarray], Any], pixels: np.ndarray) -> np.ndarray:

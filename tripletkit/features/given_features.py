@@ -63,8 +63,8 @@ class GivenFeatures:
         """The names, which need no files."""
         return open_images(None, self.names, [self.source] * len(self.names))
 
-    def find_rows(self, names: Sequence[str]) -> np.ndarray:
-        """Return the row of each name, -1 where there is none.
+    def take(self, names: Sequence[str]) -> np.ndarray:
+        """Return the vectors of names, a row each; one of NaN where there is none.
 
         As image names, they may be with or without an extension where that is no doubt.
         """
@@ -82,16 +82,10 @@ class GivenFeatures:
                     f"{self.source}: {name} could be {self.names[found[0]]} or "
                     f"{self.names[found[1]]}. Write names with their extensions."
                 )
-            if found:
-                rows[index] = found[0]
-        return rows
-
-    def take(self, names: Sequence[str]) -> np.ndarray:
-        """Return the vectors of names, a row each; one of NaN where there is none."""
-        rows = self.find_rows(names)
-        found = np.full((len(rows), self.values.shape[1]), np.nan, np.float32)
-        found[rows >= 0] = self.values[rows[rows >= 0]]
-        return found
+            rows[index] = found[0] if found else -1
+        taken = np.full((len(rows), self.values.shape[1]), np.nan, np.float32)
+        taken[rows >= 0] = self.values[rows[rows >= 0]]
+        return taken
 
 
 class _NamedVectors(Protocol):
@@ -131,15 +125,15 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
     if isinstance(given, (str, Path)):
         found = _read_features(Path(given))
     else:
+        notes: tuple[str, ...] = ()
         if isinstance(given, pd.DataFrame):
             names, values, notes = _take_table(_IN_MEMORY, given, set())
         elif isinstance(given, Mapping):
-            rows = [np.asarray(row) for row in given.values()]
-            names, values, notes = list(given), _stack(_IN_MEMORY, list(given), rows), ()
+            names = list(given)
+            values = _stack(_IN_MEMORY, names, list(map(np.asarray, given.values())))
         else:
             pair = given if isinstance(given, tuple) else (given.names, given.vectors)
-            found_names, array = pair
-            names, values, notes = list(found_names), np.asarray(array), ()
+            names, values = list(pair[0]), np.asarray(pair[1])
         values = _checked(_IN_MEMORY, names, values)
         text = json.dumps(names, ensure_ascii=False).encode("utf-8", "surrogateescape")
         sha256 = hashlib.sha256(text + values.tobytes()).hexdigest()
@@ -150,10 +144,9 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
 
 
 def _read_features(path: Path) -> GivenFeatures:
-    """Read named vectors from a file; see `open_features`."""
     if path.is_dir():
         dataset = FeatureDataset(path)
-        notes = tuple(f"{n:,} images have no features." for n in [dataset.n_bad] if n)
+        notes = (f"{dataset.n_bad:,} images have no features.",) if dataset.n_bad else ()
         return GivenFeatures(
             dataset.names, dataset.rows, str(path), dataset.sha256, notes, dataset.facts
         )
@@ -228,14 +221,11 @@ def _read_csv(path: Path) -> _Read:
     with path.open(encoding="utf-8-sig") as file:
         heading = file.readline()
     separator = max("\t;,", key=heading.count)
-    table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", dtype_backend="numpy_nullable")
-    for column in table:
-        if str(column).lower() in _NAME_COLUMNS:
-            text = pd.read_csv(
-                path, sep=separator, encoding="utf-8-sig", usecols=[column], dtype=str,
-                keep_default_na=False,
-            )[column]  # fmt: skip
-            table[column] = text.map(unguard_formula)
+    how: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig"}
+    names = [name for name in pd.read_csv(path, nrows=0, **how) if _is_of_names(name)]
+    # A converter is given the text as it stands: `007` and `NA` are names.
+    converters = dict.fromkeys(names, unguard_formula)
+    table = pd.read_csv(path, dtype_backend="numpy_nullable", converters=converters, **how)
     return _take_table(str(path), table, set())
 
 
@@ -251,7 +241,7 @@ def _take_table(source: str, table: pd.DataFrame, indices: set[str]) -> _Read:
     """Return names and vectors of a table, some of whose columns were an index."""
     table = table.rename(columns=str)
     columns = [str(column) for column in table]
-    named = [column for column in columns if column.lower() in _NAME_COLUMNS]
+    named = list(filter(_is_of_names, columns))
     if not named:
         named = [column for column in columns if column in indices and _is_text(table[column])]
     if len(named) == 1:
@@ -261,20 +251,19 @@ def _take_table(source: str, table: pd.DataFrame, indices: set[str]) -> _Read:
     else:
         raise FeatureFileError(f"{source}: expected a column name, got {', '.join(columns)}")
     others = table.drop(columns=named)
-    lists = [column for column in others.columns.tolist() if _has_lists(others[column])]
-    if len(lists) > 1:
-        known = [column for column in _LIST_COLUMNS if column in lists]
-        if not known:
-            raise FeatureFileError(
-                f"{source}: expected one column of lists, got {', '.join(lists)}. Call that of the "
-                "features vector."
-            )
-        lists = known[:1]
+    found = [column for column in others.columns.tolist() if _has_lists(others[column])]
+    lists = [name for name in _LIST_COLUMNS if name in found][:1] if len(found) > 1 else found
+    if found and not lists:
+        raise FeatureFileError(
+            f"{source}: expected one column of lists, got {', '.join(found)}. Call that of the "
+            "features vector."
+        )
     if lists:
         rows = [None if row is None else np.asarray(row) for row in others[lists[0]]]
         others = others.drop(columns=lists)
-        note = _describe_columns(lists, others.columns.tolist()) if len(others.columns) else None
-        return names, _stack(source, names, rows), (note,) if note else ()
+        left_out = others.columns.tolist()
+        notes = (_describe_columns(lists, left_out),) if left_out else ()
+        return names, _stack(source, names, rows), notes
     taken, left_out = _choose_columns(source, others, indices)
     values = others[taken].to_numpy(dtype=_common_type(others[taken]), na_value=np.nan)
     return names, values, (_describe_columns(taken, left_out),)
@@ -285,17 +274,13 @@ def _choose_columns(
 ) -> tuple[list[str], list[str]]:
     """Return which columns are features, and which are left out; it has to be clear of each."""
     columns: list[str] = table.columns.tolist()
-    is_number = {
-        column: pd.api.types.is_numeric_dtype(table[column])
-        and not pd.api.types.is_bool_dtype(table[column])
-        for column in columns
-    }
-    left_out = [
+    numbers = set(table.select_dtypes("number").columns)
+    taken = [
         column
         for column in columns
-        if column in indices or _INDEX_COLUMN.fullmatch(column) or not is_number[column]
+        if column in numbers - indices and not _INDEX_COLUMN.fullmatch(column)
     ]
-    taken = [column for column in columns if column not in left_out]
+    left_out = [column for column in columns if column not in taken]
     if not taken:
         raise FeatureFileError(
             f"{source}: expected columns of numbers, got {', '.join(columns) or 'none'}"
@@ -340,6 +325,10 @@ def _common_type(table: pd.DataFrame) -> Any:
 def _has_lists(column: pd.Series) -> bool:
     first = next((value for value in column if value is not None), None)
     return isinstance(first, (list, tuple, np.ndarray))
+
+
+def _is_of_names(column: str) -> bool:
+    return column.lower() in _NAME_COLUMNS
 
 
 def _is_text(values: pd.Series | pd.Index) -> bool:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tripletkit.errors import BackboneError, MissingExtraError, NetworkFileError, WeightsError
 from tripletkit.features.image_processor import CONFIG_FILES
@@ -23,7 +22,6 @@ PREFIX = "hf:"
 _NAME = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+?))?(?P<file>/[\w./-]+\.onnx)?"
 )
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 # What files of the part that sees images are called, before their numbers are said.
 _STEMS = ("vision_model", "image_encoder", "visual", "vision", "model", "encoder")
 # How the numbers of a network are kept, the better first, and how a file's name ends then.
@@ -36,21 +34,13 @@ _PRECISIONS = {
 _log = logging.getLogger("tripletkit")
 
 
-@dataclass(frozen=True)
-class _HubFile:
-    """An ONNX file of a repository at a commit.
+class _HubFile(NamedTuple):
+    """An ONNX file of a repository at a commit."""
 
-    Attributes:
-        repo: `OWNER/NAME`.
-        commit: 40 hexadecimal digits.
-        file: its path in the repository.
-        path: where it is in the cache.
-    """
-
-    repo: str
+    repo: str  # OWNER/NAME
     commit: str
-    file: str
-    path: Path
+    file: str  # its path in the repository
+    path: Path  # and in the cache
 
     @property
     def name(self) -> str:
@@ -79,10 +69,7 @@ def check_hub_name(name: str) -> re.Match[str]:
 
 
 def find_on_hub(name: str) -> _HubFile:
-    """Return the ONNX file that a name stands for, downloaded with what belongs to it if need be.
-
-    A name is `hf:OWNER/NAME`, `hf:OWNER/NAME@REVISION`, or either with `/FILE.onnx`.
-    """
+    """Return the ONNX file of a name, downloaded with what belongs to it if need be."""
     asked = check_hub_name(name)
     repo, revision, file = asked["repo"], asked["revision"] or "main", (asked["file"] or "")[1:]
     hub = _import_hub()
@@ -106,13 +93,11 @@ def _find_kept(hub: ModuleType, repo: str, revision: str, file: str) -> _HubFile
     except (hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError):
         return None
     there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{SUFFIX}"))
-    chosen = file if file in there else ""
-    if not file and there:
-        chosen = _choose_file(repo, there)
-        is_best = _split(chosen)[1] == "fp32"
-        if not is_best and not hub.constants.HF_HUB_OFFLINE:
-            return None
-    if not chosen:
+    if not there or (file and file not in there):
+        return None
+    chosen = file or _choose_file(repo, there)
+    is_best = bool(file) or _split(chosen)[1] == "fp32"
+    if not is_best and not hub.constants.HF_HUB_OFFLINE:
         return None
     try:
         data_files(folder / chosen)

@@ -43,7 +43,7 @@ _CLIP = {
 def _read_classes() -> dict[str, dict[str, Any]]:
     """Return what each class of processor in transformers 5.24 does without a configuration.
 
-    The nameless one is what most of them do, and what holds where no class is named.
+    The nameless one is what most do, and what holds where no class is named.
     """
     table = Path(__file__).with_name("image_processors.json")
     classes: dict[str, dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))
@@ -75,9 +75,7 @@ class ImageProcessor:
 def parse_processor(text: str, *, scales: bool = True) -> ImageProcessor:
     """Read what a user wrote, such as `EXAMPLE`; docs/encoders.md says what the keys mean.
 
-    Args:
-        scales: whether the encoder takes numbers that were scaled; else `mean`, `std` and
-            `scale` have no place.
+    Of an encoder that scales by itself, `mean`, `std` and `scale` have no place.
     """
     given: dict[str, str] = {}
     for item in text.split(","):
@@ -109,14 +107,13 @@ def parse_processor(text: str, *, scales: bool = True) -> ImageProcessor:
 
 def _check_keys(given: Mapping[str, str], scales: bool) -> None:
     needed = ["size", "resample"]
-    if scales and not ("scale" in given and not {"mean", "std"} & set(given)):
+    if scales and ("scale" not in given or {"mean", "std"} & set(given)):
         needed += ["mean", "std"]
-    for key in needed:
-        if key not in given:
-            raise PreprocessingError(
-                f'preprocessing: expected "{key}", got only {", ".join(given)}. For example: '
-                f"{EXAMPLE}"
-            )
+    if missing := [key for key in needed if key not in given]:
+        raise PreprocessingError(
+            f'preprocessing: expected "{missing[0]}", got only {", ".join(given)}. For example: '
+            f"{EXAMPLE}"
+        )
     if not scales and (extra := [key for key in ("mean", "std", "scale") if key in given]):
         raise PreprocessingError(
             f"preprocessing: the encoder takes pixels as uint8 and scales them by itself; leave "

@@ -106,9 +106,8 @@ def read_views(
     file: BinaryIO | None = None,
 ) -> np.ndarray:
     """Decode an image once and return views of it: `(n_views, size_px, size_px, 3)` uint8, RGB."""
-    before_px = how.shortest_edge_px or how.square_px
-    image = read_image(path, at_least_px=before_px or size_px, file=file)
-    if before_px is not None:
+    image = read_image(path, at_least_px=how.cut_from_px or size_px, file=file)
+    if how.cut_from_px is not None:
         middle = _cut_middle(image, size_px, how)
         return np.stack([view.cut(middle, size_px) for view in views])
     sides = {view.resized_px(size_px) for view in views}

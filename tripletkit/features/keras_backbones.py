@@ -85,10 +85,7 @@ def build(weights: Path | None, size_px: int = 32) -> keras.Model:
 def add_preprocessing(
     pixels: keras.KerasTensor, how: Preprocessing, name: str = "preprocessing"
 ) -> keras.KerasTensor:
-    """Put preprocessing behind an input of RGB pixels, as built-in layers that exports carry.
-
-    The input is not changed; Keras's own `preprocess_input` writes into float arrays.
-    """
+    """Put preprocessing behind an input of RGB pixels, as built-in layers that exports carry."""
     if how.reverse_channels:
         pixels = keras.ops.flip(pixels, axis=-1)
     variance = np.broadcast_to(np.square(how.divisor), 3)
@@ -96,12 +93,10 @@ def add_preprocessing(
 
 
 def take_stages(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Model:
-    """Return a model that gives the features of stages side by side.
+    """Return a model that shares a backbone's layers and gives the features of stages side by side.
 
-    Args:
-        model: a backbone; shared, not copied.
-        stages: None stands for its output as it is; of a stage the mean of each channel over the
-            map comes first, then the standard deviation of each.
+    None stands for its output as it is; of a stage the mean of each channel over the map comes
+    first, then the standard deviation of each.
     """
     pieces = _list_pieces(model, stages)
     if len(pieces) == 1:

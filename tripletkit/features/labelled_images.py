@@ -55,10 +55,7 @@ def read_labelled(
 ) -> LabelledImages:
     """Read labels, as `open_labels` does, and find their images.
 
-    Args:
-        cache: folder of the feature store, which remembers which files are alike.
-        further: names of more images, with labels for those that `labels` does not name.
-        further_source: where they were read, for messages.
+    `further` are names of more images, read in a file, with labels that `labels` does not have.
     """
     opened = open_labels(labels, images.folder)
     label_of: dict[str, str | None] = {**opened}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -26,7 +27,6 @@ _GPU_PROVIDERS: tuple[tuple[str, dict[str, str]], ...] = (
     ("ROCMExecutionProvider", {}),
     ("DmlExecutionProvider", {}),
 )
-_THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 # Builds for Linux and macOS otherwise write an identifier of the user into the home folder and a
 # file into the temporary folder, and report to their maker, from the import on: before
@@ -80,12 +80,7 @@ def run_network(
     name: str,
     limit_s: float | None = None,
 ) -> list[np.ndarray]:
-    """Return outputs of a network, all where none is named; whatever fails ends in one line.
-
-    Args:
-        name: of the network, for messages.
-        limit_s: seconds that it may take.
-    """
+    """Return outputs of a network, all where none is named; whatever fails ends in one line."""
     options = _import_onnxruntime().RunOptions()
     options.log_severity_level = 4
     watch = None
@@ -113,7 +108,7 @@ def run_network(
 def _explain(error: Exception) -> str:
     """Return what ONNX Runtime says in one line, without the places in its source."""
     text = " ".join(str(error).split())
-    if "Available memory of" in text or "bad_alloc" in text or "Failed to allocate" in text:
+    if re.search("Available memory of|bad_alloc|Failed to allocate", text):
         return "it takes more memory than there is. Take smaller images."
     return text.rpartition("Status Message: ")[2]
 
@@ -186,7 +181,7 @@ def order_channels(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
 
 def _count_threads() -> int:
     """Return how many threads to use: as many as the process may use processors."""
-    asked = os.environ.get(_THREADS_VARIABLE, "")
+    asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)
     if hasattr(os, "sched_getaffinity"):

@@ -27,14 +27,10 @@ _TURNS = {"maps": (0, 3, 1, 2), "places": (0, 2, 3, 1)}
 def make_onnx_model(
     model: keras.Model, output_name: str = "features", *, input_names: list[str] | None = None
 ) -> onnx.ModelProto:
-    """Return a functional Keras model as ONNX, with the batch size left open.
+    """Return a functional Keras model with one output `(batch, n)` as ONNX, for any batch size.
 
-    Args:
-        model: with one output `(batch, n)`; inputs as Keras has them, float32.
-        output_name: what its output is called.
-        input_names: defaults to `image`, of a model with several inputs to their own names.
-    Raises:
-        ExportError: naming the first layer that cannot be written.
+    Inputs are as Keras has them, float32, and called `image`, or by their own names where they are
+    several. `ExportError` names the first layer that cannot be written.
     """
     model = getattr(model, "_functional", model)
     graph = _GraphWriter()
@@ -75,7 +71,6 @@ class _GraphWriter:
         self._pads: dict[int, tuple[keras.KerasTensor, list[int]]] = {}
 
     def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Write a node and return the name of its only output."""
         name = self._new_name(kind)
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
         return name
@@ -89,7 +84,7 @@ class _GraphWriter:
         return name
 
     def form(self, *tensors: keras.KerasTensor) -> str:
-        """Return the form in which some tensors are at hand, the first one's first."""
+        """Return the form in which tensors of four axes are at hand, the first one's first."""
         if any(len(tensor.shape) != 4 for tensor in tensors):
             return "places"
         return next(iter(self._names.get(id(tensors[0]), {"maps": ""})))
@@ -107,23 +102,21 @@ class _GraphWriter:
         return names[form]
 
     def put(self, tensor: keras.KerasTensor, name: str, form: str = "places") -> None:
-        """Say what a tensor is called."""
         self._names[id(tensor)] = {form: name}
         self._kept.append(tensor)
 
     def put_padded(
         self, tensor: keras.KerasTensor, source: keras.KerasTensor, pads: list[int]
     ) -> None:
-        """Say that a tensor is another with zeros around: top, left, bottom, right."""
+        """Note that a tensor is another with zeros around: top, left, bottom, right."""
         self._pads[id(tensor)] = source, pads
         self._kept.append(tensor)
 
     def padding(self, tensor: keras.KerasTensor) -> tuple[keras.KerasTensor, list[int]]:
-        """Return what a tensor is without the zeros around it, and how many these are."""
+        """Return a tensor without the zeros around it, and how many these are."""
         return self._pads.get(id(tensor), (tensor, [0, 0, 0, 0]))
 
     def pass_on(self, source: keras.KerasTensor, tensor: keras.KerasTensor) -> None:
-        """Let a tensor be the same value as another."""
         self._names[id(tensor)] = self._names[id(source)]
         self._kept.append(tensor)
 
@@ -132,7 +125,6 @@ class _GraphWriter:
 
 
 def _write_model(graph: _GraphWriter, model: keras.Model) -> None:
-    """Write the layers of a model whose inputs are known."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             if not node.is_input:
@@ -201,10 +193,6 @@ def _reshape(graph, _layer, inputs, node):
         target = graph.constant([0, shape[-1], 1, 1])
         return graph.add("Reshape", graph.get(inputs[0]), target), "maps"
     return graph.add("Reshape", graph.get(inputs[0]), graph.constant([0, *shape])), "places"
-
-
-def _flatten(graph, _layer, inputs, _node):
-    return graph.add("Flatten", graph.get(inputs[0])), "places"
 
 
 def _hard_sigmoid(graph: _GraphWriter, name: str) -> str:
@@ -342,14 +330,6 @@ def _normalization(graph, layer, inputs, _node):
     return _scale_and_shift(graph, inputs[0], scale, -_array(layer.mean) * scale)
 
 
-def _rescaling(graph, layer, inputs, _node):
-    return _scale_and_shift(graph, inputs[0], layer.scale, layer.offset)
-
-
-def _layer_scale(graph, layer, inputs, _node):
-    return _scale_and_shift(graph, inputs[0], _array(layer.gamma), 0.0)
-
-
 def _layer_norm(graph, layer, inputs, _node):
     axis = layer.axis if isinstance(layer.axis, int) else next(iter(layer.axis))
     if axis not in (-1, len(inputs[0].shape) - 1) or getattr(layer, "rms_scaling", False):
@@ -441,26 +421,18 @@ def _global_average(graph, layer, inputs, _node):
     return (name, "maps") if layer.keepdims else (graph.add("Flatten", name), "places")
 
 
-def _mean_of_map(graph, layer, inputs, _node):
-    _check_map_axes(layer, inputs)
-    return _reduce(graph, graph.get(inputs[0], "maps")), "places"
-
-
-def _deviation_of_map(graph, layer, inputs, _node):
-    _check_map_axes(layer, inputs)
-    maps = graph.get(inputs[0], "maps")
-    centred = graph.add("Sub", maps, _reduce(graph, maps, keepdims=1))
-    variance = _reduce(graph, graph.add("Mul", centred, centred))
-    return graph.add("Sqrt", variance), "places"
-
-
-def _reduce(graph: _GraphWriter, name: str, keepdims: int = 0) -> str:
-    return graph.add("ReduceMean", name, graph.constant([2, 3]), keepdims=keepdims)
-
-
-def _check_map_axes(layer: Any, inputs: Sequence[Any]) -> None:
+def _statistic_of_map(graph, layer, inputs, _node):
     if len(inputs[0].shape) != 4 or tuple(layer.axis) != (1, 2) or layer.keepdims:
         raise ExportError(f"{layer.name}: expected statistics over height and width")
+
+    def mean(name: str, keepdims: int = 0) -> str:
+        return graph.add("ReduceMean", name, graph.constant([2, 3]), keepdims=keepdims)
+
+    maps = graph.get(inputs[0], "maps")
+    if type(layer).__name__ == "Mean":
+        return mean(maps), "places"
+    centred = graph.add("Sub", maps, mean(maps, keepdims=1))
+    return graph.add("Sqrt", mean(graph.add("Mul", centred, centred))), "places"
 
 
 def _array(value: Any) -> np.ndarray:
@@ -477,8 +449,12 @@ _WRITERS: dict[str, _Writer] = {
     "LayerNormalization": _layer_norm,
     "Normalization": _normalization,
     "UnitNormalization": _unit_norm,
-    "Rescaling": _rescaling,
-    "LayerScale": _layer_scale,
+    "Rescaling": lambda graph, layer, inputs, _node: _scale_and_shift(
+        graph, inputs[0], layer.scale, layer.offset
+    ),
+    "LayerScale": lambda graph, layer, inputs, _node: _scale_and_shift(
+        graph, inputs[0], _array(layer.gamma), 0.0
+    ),
     "CustomScaleLayer": _scaled_sum,
     "Dense": _dense,
     "Activation": _activation,
@@ -492,8 +468,11 @@ _WRITERS: dict[str, _Writer] = {
     "GlobalAveragePooling2D": _global_average,
     "Cropping2D": _cropping,
     "Reshape": _reshape,
-    "Flatten": _flatten,
+    "Flatten": lambda graph, _layer, inputs, _node: (
+        graph.add("Flatten", graph.get(inputs[0])),
+        "places",
+    ),
     "Flip": _flip,
-    "Mean": _mean_of_map,
-    "Std": _deviation_of_map,
+    "Mean": _statistic_of_map,
+    "Std": _statistic_of_map,
 }

@@ -37,10 +37,11 @@ _ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 # A proxy that is not there, for all but this machine itself.
-_NOWHERE, _HERE = "http://127.0.0.1:9", "127.0.0.1,localhost"
 _NO_WEB = {
-    **dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), _NOWHERE),
-    **dict.fromkeys(("no_proxy", "NO_PROXY"), _HERE),
+    **dict.fromkeys(
+        ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9"
+    ),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
 }
 _KNOCK_S = 10.0
 
@@ -182,9 +183,8 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
+            os.environ.pop(name)
+            if value is not None:
                 os.environ[name] = value
 
 
@@ -201,13 +201,7 @@ def _start(ray: ModuleType, n_workers: int | None, quiet: dict[str, Any]) -> Non
         folder = tempfile.mkdtemp(prefix="tripletkit-ray-", dir="/tmp")
     for n_left in reversed(range(_START_ATTEMPTS)):
         try:
-            ray.init(
-                "local",
-                num_cpus=n_cpus,
-                include_dashboard=False,
-                _temp_dir=folder,
-                **quiet,
-            )
+            ray.init("local", num_cpus=n_cpus, include_dashboard=False, _temp_dir=folder, **quiet)
             return
         except Exception:
             ray.shutdown()
@@ -230,6 +224,8 @@ def _explain(error: BaseException) -> TripletkitError:
 
 def _import_ray() -> ModuleType:
     os.environ.update(_ENVIRONMENT)
+    # Else a Ray that is started here gives way to everything else on its machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray
         import ray.data

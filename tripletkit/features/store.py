@@ -16,7 +16,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -205,8 +205,14 @@ class FeatureStore:
                 "(SELECT id FROM spaces WHERE fingerprint = ?)",
                 damaged,
             )
-        if len(contents):
-            self._touch(fingerprint)
+        now_s = int(time.time())
+        # It does not matter if that fails.
+        with suppress(sqlite3.OperationalError):
+            self._database.execute(
+                "UPDATE spaces SET last_used_s = ? WHERE fingerprint = ? AND "
+                "last_used_s NOT BETWEEN ? AND ?",
+                (now_s, fingerprint, now_s - 3600, now_s + 3600),
+            )
         return features.astype(np.float32, copy=False)
 
     def write(self, space: FeatureSpace, contents: Sequence[bytes], features: np.ndarray) -> None:
@@ -252,10 +258,9 @@ class FeatureStore:
         ]
 
     def prune(self, unused_days: int) -> int:
-        """Drop what is of no use any more and give the room back; return how many features.
+        """Drop spaces not used for some days, and what no known file has any more.
 
-        That is all of a space not used for `unused_days`, and what is kept for images whose every
-        known file is gone or changed.
+        Return how many features that were.
         """
         known = self._select("SELECT path, size_bytes, changed_ns FROM files")
         stale = [row for row in known if not _is_same(*row)]
@@ -283,10 +288,9 @@ class FeatureStore:
 
     @cached_property
     def _can_write(self) -> bool:
-        """Whether there are the rights to write; a store that only can be read is fine too."""
         with self._explained():
             try:
-                # To begin is allowed even so; to write nothing is not.
+                # To begin is allowed without the right to write; to write nothing is not.
                 self._database.execute("DELETE FROM spaces WHERE 0")
             except sqlite3.OperationalError as error:
                 if _code(error) not in _NO_RIGHT:
@@ -311,18 +315,6 @@ class FeatureStore:
             with self._transaction():
                 self._database.executemany(statement, rows)
 
-    def _touch(self, fingerprint: str) -> None:
-        """Note that a space was used; it does not matter if that fails."""
-        now_s = int(time.time())
-        try:
-            self._database.execute(
-                "UPDATE spaces SET last_used_s = ? WHERE fingerprint = ? AND "
-                "last_used_s NOT BETWEEN ? AND ?",
-                (now_s, fingerprint, now_s - 3600, now_s + 3600),
-            )
-        except sqlite3.OperationalError:
-            return
-
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Make what is written one whole: all of it or nothing."""
@@ -337,7 +329,6 @@ class FeatureStore:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours, which say what is lost and what to do."""
         try:
             yield
         except sqlite3.Error as error:
@@ -359,8 +350,7 @@ def find_store(folder: Path | None = None) -> tuple[Path, int | None]:
 def clear_store(folder: Path | None = None) -> int:
     """Empty the store, beside other processes that use it too; return how many bytes that freed.
 
-    Where it is damaged, or its disk has not even the room that emptying takes, its file is deleted,
-    if its head says that it is one of ours.
+    Where that cannot be done its file is deleted, if its head says that it is one of ours.
     """
     path, size_bytes = find_store(folder)
     if size_bytes is None:
@@ -391,19 +381,13 @@ def _is_own(path: Path) -> bool:
 
 
 def _vector_checksum(fingerprint: str, content: bytes, vector: bytes) -> int:
-    """Return the CRC-32 of a vector together with what it is the vector of.
-
-    So one that is filed under another image or another feature space does not pass either.
-    """
+    """Return the CRC-32 of a vector together with what it is the vector of."""
     return zlib.crc32(vector, zlib.crc32(content, zlib.crc32(fingerprint.encode())))
 
 
 def file_stamp(stat: os.stat_result) -> tuple[int, int]:
-    """Return size and time (ns) of the last change, which together tell whether a file changed.
-
-    Unpacking an archive can give other content the old modification time; nothing sets the
-    other time, at which the file itself was touched.
-    """
+    """Return size and time (ns) of the last change, which together tell whether a file changed."""
+    # Unpacking an archive can give other content the old modification time; nothing sets the other.
     return stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns)
 
 

@@ -28,8 +28,8 @@ from tripletkit.errors import (
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import chooses_epoch, score_embeddings
 from tripletkit.features.backbones import Backbone, get_backbone
-from tripletkit.features.decoded_images import DecodedImages, read_ahead
 from tripletkit.features.encoder import Encoder
+from tripletkit.features.extract import read_ahead
 from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.keras_backbones import add_preprocessing
 from tripletkit.features.keras_backend import keras, seed_layers, tf
@@ -52,6 +52,7 @@ from tripletkit.training.batch_learner import (
     Objective,
     copy_values,
 )
+from tripletkit.training.decoded_images import DecodedImages
 from tripletkit.training.epochs import (
     Checkpoints,
     EpochTraining,

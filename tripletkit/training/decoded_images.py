@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -15,13 +11,11 @@ from tripletkit import defaults
 from tripletkit.data.decoding import read_pixels
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import Backbone
+from tripletkit.features.extract import read_ahead
 from tripletkit.progress import Progress, no_progress
 
 # Decoded images stay in memory up to this: 50,000 of 32 pixels take 150 MB.
 _KEEP_PIXELS_BYTES = 1 << 30
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class DecodedImages:
@@ -97,21 +91,3 @@ class DecodedImages:
         if self._kept is not None:
             self._kept[self._slots[index]] = pixels
         return None
-
-
-def read_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], n_ahead: int
-) -> Generator[Result, None, None]:
-    """Yield a function's results in the order of the items, at most `n_ahead` computed ahead."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting = iter(items)
-        ahead: deque[Future[Result]] = deque()
-        try:
-            for item in waiting:
-                ahead.append(pool.submit(function, item))
-                if len(ahead) >= n_ahead:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
