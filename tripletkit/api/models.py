@@ -60,7 +60,7 @@ from tripletkit.model.record import ModelRecord, TrainingSummary
 from tripletkit.progress import Progress, Stages, open_stages
 from tripletkit.registry import describe_unknown
 from tripletkit.results import Table
-from tripletkit.search.approximate import INDEX_FORM, check_faiss
+from tripletkit.search.approximate import INDEX_FORM, import_faiss
 from tripletkit.search.exact import find_neighbors
 from tripletkit.search.image_search import (
     CollectionSearch,
@@ -330,7 +330,7 @@ class Model:
         if isinstance(index_place, Path):
             if overwrite or not index_place.exists():
                 index_place = outputs.file(index_place, INDEX_FORM)
-            check_faiss()
+            import_faiss()
         elif check_recall:
             raise SettingsError("check_recall", "`check_recall` needs `index`.")
         files = self._list_images(images)

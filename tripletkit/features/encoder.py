@@ -69,19 +69,11 @@ class EncoderHead(NamedTuple):
 
 @dataclass(frozen=True)
 class Collection:
-    """Features of named images.
+    """Features of named images; two names of one content are one image."""
 
-    Attributes:
-        features: `(n_images, n_features)` float32, in the order of the names; NaN where an
-            image is missing or broken.
-        problems: index of an image -> what is wrong with it, for those.
-        n_computed: images that a backbone had to look at; two names of one content are one image.
-        n_stored: images whose features were in the store.
-    """
-
-    features: np.ndarray
-    problems: dict[int, str]
-    n_computed: int = 0
+    features: np.ndarray  # (n_names, n_features) float32; NaN where an image is missing or broken
+    problems: dict[int, str]  # index of a name -> what is wrong with it, for those
+    n_computed: int = 0  # images that a backbone had to look at
     n_stored: int = 0
 
     def is_usable(self) -> np.ndarray:

@@ -128,19 +128,16 @@ def remove_networks(store_folder: Path, unused_since_s: float | None = None) -> 
     """
     freed = 0
     remove_unfinished(store_folder / FOLDER_NAME)
-    for path in (store_folder / FOLDER_NAME).glob("*.onnx"):
+    for path in filter(_is_kept, (store_folder / FOLDER_NAME).glob("*.onnx")):
         try:
-            if not _is_kept(path):
-                continue
             stat = path.stat()
-            if unused_since_s is not None and stat.st_mtime >= unused_since_s:
-                continue
-            path.unlink()
+            if unused_since_s is None or stat.st_mtime < unused_since_s:
+                path.unlink()
+                freed += stat.st_size
         except FileNotFoundError:
             continue
         except OSError as error:
             raise StoreError(f"{path}: cannot be deleted: {error.strerror}") from error
-        freed += stat.st_size
     return freed
 
 

@@ -40,18 +40,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class _ImageFeatures:
-    """Features of a list of image files.
+    """Features of a list of image files."""
 
-    Attributes:
-        values: `(n_images, n_features)` float32, the columns of several spaces side by side; a row
-            of NaN where there is a problem.
-        problems: index of an image -> why it has no features.
-        computed: contents that the backbone had to look at; the others came from the store.
-    """
-
+    # (n_images, n_features) float32, the columns of several spaces side by side; a row of NaN where
+    # there is a problem.
     values: np.ndarray
-    problems: dict[int, str]
-    computed: set[bytes]
+    problems: dict[int, str]  # index of an image -> why it has no features
+    computed: set[bytes]  # contents that the backbone had to look at
 
 
 def extract_features(

@@ -69,17 +69,11 @@ def cast_features(values: np.ndarray, dtype: Any, names: Sequence[str], source: 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What the vectors of a dataset are.
+    """What the vectors of a dataset are."""
 
-    Attributes:
-        features: what decides them; see `Encoder.facts`.
-        n_features: numbers of each.
-        dtype: how they are kept, one of `DTYPES`.
-    """
-
-    features: Mapping[str, Any]
+    features: Mapping[str, Any]  # what decides them; see `Encoder.facts`
     n_features: int
-    dtype: str
+    dtype: str  # one of `DTYPES`
 
     def to_metadata(self) -> dict[bytes, bytes]:
         about = {"format_version": _FORMAT, **vars(self)}
@@ -88,18 +82,12 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """One file of a dataset, without its vectors.
-
-    Attributes:
-        names, contents: of its rows; the content is None where a file could not be read.
-        problems: of its rows; None where there is a vector.
-        facts: of all its vectors.
-    """
+    """One file of a dataset, without its vectors."""
 
     path: Path
     names: list[str]
-    contents: list[bytes | None]
-    problems: list[str | None]
+    contents: list[bytes | None]  # None where a file could not be read
+    problems: list[str | None]  # None where there is a vector
     facts: DatasetFacts
 
 

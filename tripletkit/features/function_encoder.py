@@ -108,35 +108,36 @@ class FunctionBackbone(Backbone):
 
 def open_function(encoder: FunctionEncoder) -> FunctionBackbone:
     """Return a function as a backbone, once it was tried."""
-
-    return FunctionBackbone(
-        name=encoder.name,
-        build="",
-        n_features=try_encoder(encoder.name, partial(_call_within, encoder), encoder.size),
-        input_size_px=encoder.size,
-        preprocessing=Preprocessing(resample=encoder.resample),
-        version=encoder.version,
-        function=encoder.function,
-    )
+    n_features = try_encoder(encoder.name, partial(_call_within, encoder), encoder.size)
+    facts = {
+        "name": encoder.name,
+        "version": encoder.version,
+        "input_size_px": encoder.size,
+        "resample": encoder.resample,
+        "n_features": n_features,
+    }
+    return _make_backbone(facts, encoder.function)
 
 
 def recorded_function(
     facts: Mapping[str, Any], functions: Sequence[FunctionEncoder]
 ) -> FunctionBackbone:
     """Return the function that a model was trained on, if it is among those at hand."""
-    backbone = FunctionBackbone(
-        name=facts["name"],
-        build="",
-        n_features=facts["n_features"],
-        input_size_px=facts["input_size_px"],
-        preprocessing=Preprocessing(resample=facts["resample"]),
-        version=facts["version"],
-    )
+    backbone = _make_backbone(facts)
     for given in functions:
         is_same = (given.name, given.version) == (backbone.name, backbone.version)
         if is_same and (opened := open_function(given)) == backbone:
             return opened
     return backbone
+
+
+def _make_backbone(
+    facts: Mapping[str, Any], function: Callable[[np.ndarray], Any] | None = None
+) -> FunctionBackbone:
+    names = ("name", "version", "input_size_px", "n_features")
+    how = Preprocessing(resample=facts["resample"])
+    told = {name: facts[name] for name in names}
+    return FunctionBackbone(build="", preprocessing=how, function=function, **told)
 
 
 def _call_within(encoder: FunctionEncoder, pixels: np.ndarray) -> np.ndarray:

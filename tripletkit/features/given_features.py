@@ -39,24 +39,15 @@ _log = logging.getLogger("tripletkit")
 
 @dataclass(frozen=True)
 class GivenFeatures:
-    """Named vectors.
+    """Named vectors."""
 
-    Attributes:
-        names: distinct.
-        values: `(n_names, n_features)` float32, finite; those of a folder are read when they are
-            asked for.
-        source: the file, or what to call them in messages.
-        sha256: of the file, or of names and numbers from memory; hexadecimal.
-        notes: how they were read, where that is not plain.
-        facts: what decided them, as an encoder's own; None where that is not known.
-    """
-
-    names: Sequence[str]
+    names: Sequence[str]  # distinct
+    # (n_names, n_features) float32, finite; those of a folder are read when they are asked for.
     values: np.ndarray | DatasetRows
-    source: str
-    sha256: str
-    notes: tuple[str, ...] = ()
-    facts: Mapping[str, Any] | None = None
+    source: str  # the file, or what to call them in messages
+    sha256: str  # of the file, or of names and numbers from memory
+    notes: tuple[str, ...] = ()  # how they were read, where that is not plain
+    facts: Mapping[str, Any] | None = None  # what decided them, as an encoder's own, if known
 
     @property
     def images(self) -> Images:

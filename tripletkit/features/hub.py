@@ -117,19 +117,17 @@ def _download(hub: ModuleType, repo: str, revision: str, file: str) -> _HubFile:
                 f"{', '.join(name for name in files if name.endswith(SUFFIX)) or 'no ONNX files'}."
             )
 
-        def fetch(wanted: str) -> Path:
-            return Path(hub.hf_hub_download(repo, wanted, revision=about.sha))
-
-        for config in CONFIG_FILES:
-            for place in {config, f"{chosen.rpartition('/')[0]}/{config}"} & set(files):
-                fetch(place)
-        beside = [name for name in files if name.startswith(f"{chosen}_data")]
-        beside += [name for name in files if name in (f"{chosen}.data", f"{chosen[:-5]}.data")]
-        for name in beside:
-            fetch(name)
-        path = fetch(chosen)
-        if revision != about.sha:
-            _keep_ref(path, revision, about.sha)
+        folder = chosen.rpartition("/")[0]
+        wanted = {name for config in CONFIG_FILES for name in (config, f"{folder}/{config}")}
+        wanted |= {name for name in files if name.startswith(f"{chosen}_data")}
+        wanted |= {f"{chosen}.data", f"{chosen.removesuffix(SUFFIX)}.data"}
+        for name in sorted(wanted & set(files)):
+            hub.hf_hub_download(repo, name, revision=about.sha)
+        # It comes last, so that what is there of a killed download does not look whole. Asked for
+        # by its branch or tag, so that the library notes which commit that was.
+        path = Path(hub.hf_hub_download(repo, chosen, revision=revision))
+        if about.sha not in path.parts:
+            raise BackboneError(f"{PREFIX}{repo}: changed meanwhile. Run the command again.")
         return _HubFile(repo, about.sha, chosen, path)
     except BackboneError:
         raise
@@ -140,15 +138,6 @@ def _download(hub: ModuleType, repo: str, revision: str, file: str) -> _HubFile:
             f"{PREFIX}{repo}: cannot be had from the hub ({type(error).__name__}: {why}). Give an "
             "ONNX file that is at hand."
         ) from error
-
-
-def _keep_ref(path: Path, revision: str, commit: str) -> None:
-    """Note in the cache which commit a branch or tag was, as the library does for downloads."""
-    repo_folder = next(parent for parent in path.parents if parent.name == "snapshots").parent
-    ref = repo_folder / "refs" / revision
-    if not ref.is_file() or ref.read_text() != commit:
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        ref.write_text(commit)
 
 
 def _choose_file(repo: str, files: list[str]) -> str:

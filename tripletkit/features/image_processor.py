@@ -52,17 +52,11 @@ def _read_classes() -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """What is done to images before an encoder.
-
-    Attributes:
-        input_size_px: side of the square that the encoder takes.
-        preprocessing: the rest.
-        layout: `"nchw"`, `"nhwc"`, or None where it is to be seen from the file.
-    """
+    """What is done to images before an encoder."""
 
     input_size_px: int
     preprocessing: Preprocessing
-    layout: str | None = None
+    layout: str | None = None  # nchw, nhwc; None where it is to be seen from the file
 
     def without_scaling(self) -> ImageProcessor:
         """Return it for an encoder that takes pixels from 0 to 255 and scales them by itself."""

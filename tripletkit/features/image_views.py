@@ -24,16 +24,10 @@ _ENLARGED = 256 / 224
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image.
+    """One way to look at an image."""
 
-    Attributes:
-        name: part of the key of stored features: what shows other pixels gets another name.
-        place: left and top of a crop, each as a share of the room there is; None for the whole
-            image.
-        is_mirrored: left and right change places.
-    """
-
-    name: str
+    name: str  # in the key of stored features: what shows other pixels gets another name
+    # Left and top of a crop, as shares of the room there is; None for the whole image.
     place: tuple[float, float] | None = None
     is_mirrored: bool = False
 

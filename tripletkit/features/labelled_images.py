@@ -19,20 +19,12 @@ logger = logging.getLogger("tripletkit")
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Named images with labels.
-
-    Attributes:
-        files: the names, and where their files are.
-        labels: one a name; names of one image have the same.
-        images: `(n_images,)` int64 indices of names, one for each image that is there
-            and has a label.
-        same_as: `(n_names,)` for each name the first one of its image.
-    """
+    """Named images with labels."""
 
     files: Images
-    labels: ImageLabels
-    images: np.ndarray
-    same_as: np.ndarray
+    labels: ImageLabels  # one a name; names of one image have the same
+    images: np.ndarray  # indices of names, one for each image that is there and has a label
+    same_as: np.ndarray  # (n_names,) for each name the first one of its image
 
     def mark(self, names: Iterable[str]) -> np.ndarray:
         """Return `(n_names,)` bool: the images that are named, by whichever of their names."""
@@ -79,8 +71,7 @@ def find_labelled(
     same_as = files.first_of_same(store)
     known = {name: label for name, label in label_of.items() if label is not None}
     labels = ImageLabels.of_names(names, known).merge(same_as, names)
-    is_there = files.is_there()
-    is_first = is_there & (same_as == np.arange(len(names)))
+    is_first = files.is_there() & (same_as == np.arange(len(names)))
     chosen = np.flatnonzero(is_first & (labels.of_image != NO_LABEL))
     # Two spellings of one file are no copy.
     n_files = len({path for path in files.paths if path is not None})

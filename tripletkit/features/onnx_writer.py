@@ -8,7 +8,7 @@ where a layer needs the other form. All other values have one form, which is cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,9 +47,8 @@ def make_onnx_model(
     graph.nodes.append(helper.make_node("Identity", [result], [output_name]))
     shape = ["batch", *model.outputs[0].shape[1:]]
     outputs = [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, shape)]
-    nodes = list(_needed(graph.nodes, output_name))
     return helper.make_model(
-        helper.make_graph(nodes, "network", inputs, outputs, graph.weights),
+        helper.make_graph(graph.nodes, "network", inputs, outputs, graph.weights),
         producer_name="tripletkit",
         opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
@@ -154,17 +153,6 @@ def _write_call(graph: _GraphWriter, node: Any) -> None:
         raise ExportError(
             f"layer {layer.name}: expected one of those that can be written as ONNX, got {kind}"
         )
-
-
-def _needed(nodes: list[onnx.NodeProto], output: str) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes that an output depends on, in their order."""
-    needed = {output}
-    kept = []
-    for node in reversed(nodes):
-        if node.output[0] in needed:
-            kept.append(node)
-            needed.update(node.input)
-    return reversed(kept)
 
 
 # How a layer is written: from the graph, the layer, the Keras tensors it reads, and its node comes

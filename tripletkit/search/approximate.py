@@ -95,7 +95,7 @@ class ApproximateIndex:
     def __init__(
         self, parts: Iterable[tuple[int, np.ndarray]], sample: np.ndarray, origin: IndexOrigin
     ) -> None:
-        faiss = _import_faiss()
+        faiss = import_faiss()
         self.origin = origin
         n_dims, distance = sample.shape[1], origin.distance
         # "np", not polysemous: else faiss sorts the codes for a search that is not done here, which
@@ -122,7 +122,7 @@ class ApproximateIndex:
     @property
     def has_codes(self) -> bool:
         """Whether it holds codes instead of embeddings."""
-        return not isinstance(self._index, _import_faiss().IndexIVFFlat)
+        return not isinstance(self._index, import_faiss().IndexIVFFlat)
 
     def describe(self) -> str:
         """Return what kind of index it is, in words."""
@@ -164,7 +164,7 @@ class ApproximateIndex:
 
     def save(self, destination: Destination) -> None:
         """Write the index as one NPZ file, whole or not at all."""
-        index = _import_faiss().serialize_index(self._index)
+        index = import_faiss().serialize_index(self._index)
         facts = {
             "format_version": _FORMAT_VERSION,
             "origin": asdict(self.origin),
@@ -176,7 +176,7 @@ class ApproximateIndex:
     @classmethod
     def load(cls, path: Path, expected: IndexOrigin) -> ApproximateIndex:
         """Read an index and check that it is whole and was made of what is expected."""
-        faiss = _import_faiss()
+        faiss = import_faiss()
         again = "Make it anew with `overwrite=True`."
         try:
             arrays = read_array_file(path)
@@ -252,12 +252,8 @@ def fingerprint_collection(names: Sequence[str], contents: Sequence[bytes | None
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
-def check_faiss() -> None:
-    """Refuse early what an index will need."""
-    _import_faiss()
-
-
-def _import_faiss() -> Any:
+def import_faiss() -> Any:
+    """Return Faiss, which is an extra."""
     try:
         import faiss
     except ImportError as error:
