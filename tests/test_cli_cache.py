@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
-from contextlib import closing
 
 import numpy as np
 import pytest
@@ -106,21 +104,6 @@ def test_info_shows_a_space_whose_facts_are_damaged(tripletkit, filled, damage):
     assert (space["backbone"], space["n_images"]) == (name, 2)
 
 
-def test_a_damaged_vector_is_said_as_a_warning(tripletkit, filled, toy_competition, tiny_backbone):
-    names = sorted(path.name for path in toy_competition.images.iterdir())[:3]
-    (filled / "t.txt").write_text(" ".join(names) + "\n")
-    embed = ["embed", str(toy_competition.images), "-o", str(filled / "a.npz")]
-    embed += ["--backbone", "tiny"]
-    tripletkit(*embed, code=0)
-    with FeatureStore(filled) as store:
-        store._database.execute("UPDATE features SET checksum = checksum + 1 WHERE rowid = 9")
-    (filled / "a.npz").unlink()
-    result = tripletkit(*embed, code=0)
-    assert "warning: " in result.stderr
-    assert "the stored features of 1 images are damaged and are computed again." in result.stderr
-    assert "Features: 1 images computed, 59 from the store." in result.stderr
-
-
 @pytest.mark.slow
 def test_written_networks_go_with_the_store(
     tripletkit, toy_competition, tiny_backbone, tmp_path, monkeypatch
@@ -176,17 +159,3 @@ def test_only_what_tripletkit_wrote_is_deleted(tripletkit, tmp_path, kind, act):
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     if act.startswith("clear"):
         assert left - {FILE_NAME} == set(FOREIGN)
-
-
-def test_a_database_of_another_program_is_left_alone(tripletkit, tmp_path):
-    path = tmp_path / FILE_NAME
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("CREATE TABLE diary (day TEXT)")
-        database.execute("INSERT INTO diary VALUES ('today')")
-        database.commit()
-    for call in (["cache", "clear", "--yes"], ["cache", "prune"]):
-        result = tripletkit(*call, "--cache", tmp_path, code=1)
-        assert "a database of something else" in result.stderr
-    with closing(sqlite3.connect(path)) as database:
-        assert database.execute("SELECT * FROM diary").fetchall() == [("today",)]
-        assert database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)

@@ -64,18 +64,6 @@ def never(_pixels=None):
     raise AssertionError("the network was run although nothing had to be computed")
 
 
-@pytest.mark.slow
-def test_features_are_computed_once(run, images):
-    told = []
-    first = run(images, progress=lambda *done: told.append(done))
-    assert (len(first.computed), first.problems) == (40, {})
-    assert told == [(32, 40), (40, 40)]
-    assert np.isfinite(first.values).all()
-    again = run(images, compute=never)
-    assert len(again.computed) == 0
-    np.testing.assert_array_equal(again.values, first.values)
-
-
 def test_features_equal_the_network_on_decoded_images(run, images, function):
     values = run(images).values
     pixels = np.stack(
