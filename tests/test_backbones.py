@@ -29,7 +29,6 @@ from tripletkit.features.keras_backbones import build_EfficientNetB0
 from tripletkit.features.weights_files import (
     _keras_cache_path,
     build_backbone,
-    efficientnet_lite0_path,
     find_weights,
     is_ready,
     save_trained_weights,
@@ -214,7 +213,7 @@ def test_a_download_says_nothing_on_stdout(downloadable, keras_home, monkeypatch
 def test_auto_falls_back_offline_and_says_why(downloadable):
     chosen = choose_backbone("auto")
     assert chosen.backbone.name == "efficientnet-lite0"
-    assert chosen.find_weights() == efficientnet_lite0_path()
+    assert chosen.find_weights() == find_weights(get_backbone("efficientnet-lite0"))
     assert chosen.reason.startswith("efficientnet-lite0: ")
     assert "resnet50" in chosen.reason
     assert "cannot be downloaded" in chosen.reason

