@@ -106,9 +106,10 @@ def list_parts(folder: Path) -> list[DatasetPart]:
 
 
 def _read_part(path: Path) -> DatasetPart:
-    table, metadata = _read_columns(path, ["name", "content", "problem"])
-    columns = (table[name].to_pylist() for name in table.column_names)
-    return DatasetPart(path, *columns, facts=_read_facts(path, metadata))
+    wanted = ["name", "content", "problem"]
+    table, metadata = _read_columns(path, wanted)
+    facts = _read_facts(path, metadata)
+    return DatasetPart(path, *(table[name].to_pylist() for name in wanted), facts=facts)
 
 
 def _read_columns(path: Path, columns: list[str]) -> tuple[Any, Mapping[bytes, bytes] | None]:
