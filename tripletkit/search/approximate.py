@@ -54,18 +54,11 @@ INDEX_FORM = OutputForm(
 
 @dataclass(frozen=True)
 class IndexOrigin:
-    """What an index was made of; another origin, another index.
+    """What an index was made of; another origin, another index."""
 
-    Attributes:
-        vectors: the model or backbone that made the embeddings, by its fingerprint.
-        distance: one of `DISTANCE_NAMES`.
-        collection: fingerprint of the images' names and contents.
-        n_images: their number.
-    """
-
-    vectors: str
-    distance: str
-    collection: str
+    vectors: str  # fingerprint of the model or backbone that made the embeddings
+    distance: str  # one of `DISTANCE_NAMES`
+    collection: str  # fingerprint of the images' names and contents
     n_images: int
 
     def check(self, expected: IndexOrigin, path: Path) -> None:

@@ -25,15 +25,10 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The nearest embeddings of each query, nearest first.
+    """The nearest embeddings of each query, nearest first."""
 
-    Attributes:
-        rows: `(n_queries, k)` int64 rows of the collection; `NOBODY` where it has no more.
-        distances: `(n_queries, k)` float64, NaN there.
-    """
-
-    rows: np.ndarray
-    distances: np.ndarray
+    rows: np.ndarray  # (n_queries, k) int64 rows of the collection; `NOBODY` where it has no more
+    distances: np.ndarray  # (n_queries, k) float64, NaN there
 
     def of(self, query: int) -> Iterator[tuple[int, float]]:
         """Yield row and distance of each neighbour of a query."""
@@ -52,14 +47,9 @@ def find_neighbors(
     """Return the k nearest embeddings of each query; of equally near ones the lower row first.
 
     Memory beside the embeddings is some ten megabytes, whatever their number, unless very many are
-    equally near.
+    equally near. A row of NaN is nobody's neighbour, `excluded` has rows for each query that are
+    not its neighbours, such as itself; where the collection is smaller, fewer than k are found.
 
-    Args:
-        embeddings: `(n_images, n_dims)` float32; a row of NaN is nobody's neighbour.
-        queries: `(n_queries, n_dims)` float32, finite.
-        k: how many, at least 1; fewer are found where the collection is smaller.
-        distance: one of `DISTANCE_NAMES`.
-        excluded: one array of rows a query, which are not its neighbours, such as itself.
     Example:
         >>> embeddings = np.array([[0.0], [3.0], [1.0], [1.0]], dtype=np.float32)
         >>> find_neighbors(embeddings, embeddings[:1], 2, "l2", [np.array([0])]).rows

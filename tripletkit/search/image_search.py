@@ -57,11 +57,7 @@ class CollectionSearch:
             )
 
     def by_index(self, k: int, same: list, place: Path | OutputFile, contents: list) -> Neighbors:
-        """Search by the index at a path, or make it in a file that may be written.
-
-        Attributes afterwards:
-            index: what was searched by.
-        """
+        """Search by the index at a path, or make it in a file; it is `index` afterwards."""
         n_images = len(self.files.names)
         distance = self.encoder.distance
         origin = IndexOrigin(

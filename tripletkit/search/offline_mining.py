@@ -46,22 +46,16 @@ class _Cut:
 
 @dataclass(frozen=True)
 class _MinedImages:
-    """The hardest positives and negatives of each image, the hardest first.
+    """The hardest positives and negatives of each image, the hardest first."""
 
-    Attributes:
-        positives, negatives: `(n, per_image)` int32 indices; `NOBODY` past the last one.
-        to_positives, to_negatives: `(n, per_image)` float64 distances, NaN there.
-        mixed_pairs: share of all pairs of an image and a positive, cuts or not, that are
-            farther apart than the image and its nearest negative.
-        mixed_images: share of the images that have a positive whose nearest other image
-            is a negative.
-    """
-
-    positives: np.ndarray
+    positives: np.ndarray  # (n, per_image) int32 indices; `NOBODY` past the last one
     negatives: np.ndarray
-    to_positives: np.ndarray
+    to_positives: np.ndarray  # (n, per_image) float64 distances, NaN there
     to_negatives: np.ndarray
+    # Share of all pairs of an image and a positive, cuts or not, that are farther apart than the
+    # image and its nearest negative.
     mixed_pairs: float
+    # Share of the images that have a positive whose nearest other image is a negative.
     mixed_images: float
 
     def triplets(self) -> np.ndarray:
@@ -177,17 +171,11 @@ def hardest_triplets(margins: np.ndarray, keep: float | int) -> np.ndarray:
 
 
 def hardest_positives(embeddings: np.ndarray, labels: np.ndarray, distance: str) -> np.ndarray:
-    """Return the hardest positive of each image: the farthest one of its class.
+    """Return the hardest positive of each image, the farthest of its class: `(n_images,)` int32.
 
-    Only distances within classes are computed. Of equally far ones (to float32 rounding) the
-    lower row is taken.
+    Of equally far ones (to float32 rounding) the lower row is taken. `NOBODY` is that of a row of
+    NaN, of `NO_LABEL`, and of an image that is alone in its class; these are none either.
 
-    Args:
-        embeddings: `(n_images, n_dims)` float32; a row of NaN has no positive and is none.
-        labels: `(n_images,)` integer classes; `NO_LABEL` has no positive and is none.
-        distance: a name that `PairwiseDistances` takes.
-    Returns:
-        `(n_images,)` int32 rows of `embeddings`; `NOBODY` where there is no positive.
     Example:
         >>> embeddings = np.array([[0.0], [1.0], [5.0], [2.0]], dtype=np.float32)
         >>> hardest_positives(embeddings, np.array([0, 0, 0, 1]), "l2")
