@@ -58,7 +58,7 @@ _ERRORS: dict[Wanted, type[TripletFileError | VoteFileError | AnswerFileError]] 
 
 
 @dataclass(frozen=True)
-class ReadRows:
+class _ReadRows:
     """What a table says, row by row.
 
     Attributes:
@@ -89,7 +89,7 @@ def open_rows(
     columns: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
     with_problems: bool = False,
-) -> tuple[ReadRows, FileRecord]:
+) -> tuple[_ReadRows, FileRecord]:
     """Return what a file or a table says, and the record of it.
 
     Raises:
@@ -126,7 +126,7 @@ def _read_rows(
     columns: Mapping[str, str],
     odd_place: int | None,
     names: Sequence[str] | None,
-) -> ReadRows:
+) -> _ReadRows:
     """Return what a table says; `odd_place` of three images is the odd one of every row.
 
     Raises:
@@ -135,7 +135,7 @@ def _read_rows(
     """
     headings = table.columns or tuple(map(str, range(1, len(table.cells) + 1)))
     if not headings:
-        return ReadRows(table, problems=tuple(table.problems))
+        return _ReadRows(table, problems=tuple(table.problems))
     try:
         roles = _find_roles(table, headings, wanted, columns, odd_place)
     except ValueError as error:
@@ -185,7 +185,7 @@ def _read_rows(
         more = f" and {len(ignored) - 10:,} more" if len(ignored) > 10 else ""
         caution(f"{table.source}: columns that are not read: {shown}{more}", DataWarning)
     has_heading = table.columns and roles.answer is not None and odd_place is None
-    return ReadRows(
+    return _ReadRows(
         table,
         triplets,
         labels,

@@ -120,7 +120,7 @@ def open_table(
     `columns` are what the user calls them, see `columns.find_roles`.
     """
     if isinstance(given, pd.DataFrame):
-        return table_of_frame(given), FileRecord("DataFrame", None, hash_frame(given))
+        return _table_of_frame(given), FileRecord("DataFrame", None, hash_frame(given))
     data, source = read_bytes(given)
     path = str(given.absolute()) if isinstance(given, Path) else None
     record = FileRecord(source, path, hashlib.sha256(data).hexdigest())
@@ -390,7 +390,7 @@ def _hint(fields: Sequence[str], line: str, widths: Collection[int]) -> str:
     return ' Put names with spaces in quotes (").'
 
 
-def table_of_frame(frame: pd.DataFrame, source: str = "DataFrame") -> FileTable:
+def _table_of_frame(frame: pd.DataFrame, source: str = "DataFrame") -> FileTable:
     """Return a table of pandas; its lines are positions of rows, counted from 0."""
     is_named = list(frame.columns) != list(range(frame.shape[1]))
     columns = tuple(str(label).strip() for label in frame.columns) if is_named else ()
@@ -406,7 +406,7 @@ def _table_of_parquet(data: bytes, source: str) -> FileTable:
             f"{source}: reading Parquet needs pyarrow: pip install 'tripletkit[parquet]'"
         ) from error
     try:
-        return table_of_frame(pd.read_parquet(io.BytesIO(data)), source)
+        return _table_of_frame(pd.read_parquet(io.BytesIO(data)), source)
     except (OSError, ValueError) as error:
         raise TripletFileError(f"{source}: expected a Parquet file, got a damaged one") from error
 
@@ -431,13 +431,13 @@ def _table_of_json(data: bytes, source: str, wanted: Wanted) -> FileTable:
         return _table_of_rows(*_json_lines(data), source)
     if isinstance(value, dict):
         if wanted == "labels" and {"images", "annotations", "categories"} <= set(value):
-            return table_of_frame(_frame_of_coco(value, source), source)
+            return _table_of_frame(_frame_of_coco(value, source), source)
         lists = [each for each in value.values() if isinstance(each, list)]
         if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict | list):
             value = lists[0]
         elif all(isinstance(each, dict | list) for each in value.values()):
             try:
-                return table_of_frame(pd.DataFrame(_split_lists(value)).astype(object), source)
+                return _table_of_frame(pd.DataFrame(_split_lists(value)).astype(object), source)
             except ValueError as error:
                 raise TripletFileError(
                     f"{source}: expected rows or columns of one length, got others: {error}"
@@ -512,7 +512,7 @@ def _table_of_rows(
             describe_problems(list(place_problems(problems, source)))
             or f"{source}: expected rows of columns, got none"
         )
-    table = table_of_frame(pd.DataFrame([row for _, row in kept], dtype=object), source)
+    table = _table_of_frame(pd.DataFrame([row for _, row in kept], dtype=object), source)
     lines = np.array([number for number, _ in kept], dtype=np.int64)
     return replace(table, lines=lines, problems=problems)
 
