@@ -56,13 +56,7 @@ _SIGN_PX = 22
 
 @dataclass(frozen=True)
 class Tile:
-    """An image of a collage.
-
-    Attributes:
-        path: its file.
-        lines: what stands below it; long ones lose their middle.
-        is_right: marked as right or wrong; None for no mark.
-    """
+    """An image of a collage, with the lines below it, and marked as right, as wrong or not."""
 
     path: Path
     lines: Sequence[str]
@@ -90,13 +84,9 @@ def draw_grid(
     gap_after_first: bool = False,
     side_px: int = _COLLAGE_SIDE_PX,
 ) -> Image.Image:
-    """Draw rows of images.
+    """Draw rows of images, each fitted into a square of `side_px`.
 
-    Args:
-        rows: of one length or shorter.
-        column_headings, row_headings: above the columns and left of the rows, if any.
-        gap_after_first: set the first column apart, such as queries from their neighbours.
-        side_px: of the square that an image is fitted into, its shape kept.
+    `gap_after_first` sets the first column apart, such as queries from their neighbours.
     """
     n_lines = max(len(tile.lines) for row in rows for tile in row)
     step_x = side_px + _GAP_PX

@@ -23,11 +23,8 @@ def check_projection(name: str) -> None:
 
 
 def project_embeddings(embeddings: np.ndarray, name: str) -> np.ndarray:
-    """Return places on a plane, 0 to 1 in both directions; see `check_projection`.
+    """Return `(n_images, 2)` places, 0 to 1: PCA keeps large distances, UMAP neighbourhoods.
 
-    Args:
-        embeddings: `(n_images, n_dims)` float32, finite.
-        name: `"pca"` keeps large distances, `"umap"` neighbourhoods; see `PROJECTIONS`.
     Reference:
         McInnes, Healy, Melville. UMAP. 2018. arXiv:1802.03426.
     """
