@@ -174,13 +174,19 @@ def record() -> str:
         texts = _attribute_texts(kind)
         hints = typing.get_type_hints(kind, localns=_names_of(kind))
         rows = [
-            (_code(field.name), _show_type(hints[field.name]), _escape(texts.get(field.name, "")))
-            for field in dataclasses.fields(kind)
+            (_code(name), _show_type(hint), _escape(texts.get(name) or _first_line(hint)))
+            for name, hint in hints.items()
         ]
         about = (kind.__doc__ or "").partition("\n")[0]
         parts += [f"### {kind.__name__}", "", _escape(about), ""]
         parts += [_table(("key", "value", "what it is"), rows), ""]
     return "\n".join(parts)
+
+
+def _first_line(hint: object) -> str:
+    """Return what the docstring of a record says first, for a field that holds one."""
+    records = [part for part in _parts_of(hint) if dataclasses.is_dataclass(part)]
+    return (inspect.getdoc(records[0]) or "").partition("\n")[0] if records else ""
 
 
 def _find_records(kind: type, found: dict[type, None]) -> None:

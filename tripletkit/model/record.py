@@ -160,13 +160,14 @@ class ModelRecord:
         command: as it was typed, or the call from Python.
         versions: of Python and of the packages that numbers can depend on.
         settings: of the head.
-        features: what decides the `n_features` numbers of an image: backbones, weights,
-            preprocessing, views.
+        features, n_features: what decides the numbers of an image (backbones, weights,
+            preprocessing, views), and how many these are.
         backbone_reason: why `auto` took this backbone.
         weights_files: the weights file of each backbone that the user named, None for its own.
         images: the image folder, absolute; None where features were given.
         n_images, n_bad_images: images that were used, and those that could not be.
         best_epoch: the epoch kept, from 1.
+        unseen_classes: scores on classes or clusters that were held out as a whole.
         classes: names of the classes of labelled images.
         classification: how the classes of validation images are told apart.
         pooled: scores on held-out draws, and what each candidate part is worth.
