@@ -166,12 +166,15 @@ def recipes() -> str:
 def record() -> str:
     """Return the fields of `model.json`, from the dataclasses that read and write it."""
     from tripletkit.model.record import FORMAT_VERSION, ModelRecord
+    from tripletkit.model.settings import SETTINGS, Settings
 
     found: dict[type, None] = {}
     _find_records(ModelRecord, found)
     parts = [f"Format version {FORMAT_VERSION}.", ""]
     for kind in found:
         texts = _attribute_texts(kind)
+        if kind is Settings:
+            texts = {name: facts.help for name, facts in SETTINGS.items()} | texts
         hints = typing.get_type_hints(kind, localns=_names_of(kind))
         rows = [
             (_code(name), _show_type(hint), _escape(texts.get(name) or _first_line(hint)))
