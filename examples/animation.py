@@ -122,8 +122,7 @@ class Film:
         wrapped = [
             part
             for line in text.splitlines()
-            for part in textwrap.wrap(line, 76, replace_whitespace=False, drop_whitespace=False)
-            or [""]
+            for part in textwrap.wrap(line, 76, replace_whitespace=False) or [""]
         ]
         shown = "\n".join(line.replace("\t", "  ") for line in wrapped)
         ImageDraw.Draw(picture).multiline_text((18, 22), shown, INK, font, spacing=11)
