@@ -105,8 +105,9 @@ def list_backbones() -> Listing:
         "None was run here; docs/encoders.md says where each fact was read.",
     )
     papers = [f"{name}: {row['paper']}" for name, row in facts.items()]
-    sections = [[Table(rows, right=[2])], [*notes, Table(shown)], papers]
-    return Listing("backbones", facts, sections, of_hub)
+    return Listing(
+        "backbones", facts, [[Table(rows, right=[2])], [*notes, Table(shown)], papers], of_hub
+    )
 
 
 def list_losses() -> Listing:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -249,8 +249,7 @@ class Encoder:
 
         In the folder networks are kept that are written on first use.
         """
-        loads = [cache(partial(load_network_function, parts, folder)) for parts in self.networks]
-        return [lambda pixels, load=load: load()(pixels) for load in loads]
+        return [_load_late(parts, folder) for parts in self.networks]
 
     def _load(
         self,
@@ -332,6 +331,11 @@ class Encoder:
             why = f"{images.names[index]}: has no features in {self.given.source}"
             found.problems.setdefault(index, why)
         return features
+
+
+def _load_late(parts: Sequence[FeaturePart], folder: Path) -> FeatureFunction:
+    load = cache(lambda: load_network_function(parts, folder))
+    return lambda pixels: load()(pixels)
 
 
 def _gather(chunks: Iterator[tuple[int, np.ndarray]], n_images: int) -> np.ndarray:

@@ -183,8 +183,8 @@ class DatasetRows:
     def __init__(self, parts: Sequence[DatasetPart]) -> None:
         is_there = [np.array([each is None for each in part.problems], bool) for part in parts]
         self._paths = [part.path for part in parts]
-        self._part_of = np.repeat(np.arange(len(parts)), list(map(np.count_nonzero, is_there)))
-        self._row_of = np.concatenate(list(map(np.flatnonzero, is_there)))
+        self._part_of = np.repeat(np.arange(len(parts)), [int(each.sum()) for each in is_there])
+        self._row_of = np.concatenate([np.flatnonzero(each) for each in is_there])
         self.shape = (len(self._row_of), parts[0].facts.n_features)
 
     def __len__(self) -> int:

@@ -121,7 +121,8 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
             names, values, notes = _take_table(_IN_MEMORY, given, set())
         elif isinstance(given, Mapping):
             names = list(given)
-            values = _stack(_IN_MEMORY, names, list(map(np.asarray, given.values())))
+            rows = [np.asarray(row) for row in given.values()]
+            values = _stack(_IN_MEMORY, names, rows)
         else:
             pair = given if isinstance(given, tuple) else (given.names, given.vectors)
             names, values = list(pair[0]), np.asarray(pair[1])
@@ -213,7 +214,7 @@ def _read_csv(path: Path) -> _Read:
         heading = file.readline()
     separator = max("\t;,", key=heading.count)
     how: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig"}
-    names = [name for name in pd.read_csv(path, nrows=0, **how) if _is_of_names(name)]
+    names = [name for name in pd.read_csv(path, nrows=0, **how) if _is_of_names(str(name))]
     # A converter is given the text as it stands: `007` and `NA` are names.
     converters = dict.fromkeys(names, unguard_formula)
     table = pd.read_csv(path, dtype_backend="numpy_nullable", converters=converters, **how)
