@@ -57,6 +57,7 @@ VOLATILE = re.compile(
     r"^(created|command|versions\b.*|times\b.*|images|sha256|.*\.path|.*_s|.*_bytes|path)$"
 )
 TIME = re.compile(r"\b\d+(?:\.\d+)? (?:s|ms|min|h)\b|\d{4}-\d\d-\d\d \d\d:\d\d UTC")
+PROGRESS = re.compile(r": (begun .* ago|done .* on what follows|.* of .*, about .* left)\.$")
 FLOAT = re.compile(r"\d+\.\d{5,}(?:e[-+]?\d+)?|\d+(?:\.\d+)?e[-+]?\d+")
 DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 MAX_LINES = 30
@@ -312,7 +313,7 @@ def describe(case: Case, code: int, work: Path) -> str:
         said["stdout"] = flatten(json.loads(said["stdout"]))
     for name, text in said.items():
         # How far a stage is, is said every half minute: by slow machines alone.
-        lines = [line for line in text.splitlines() if not line.endswith(" left.")]
+        lines = [line for line in text.splitlines() if not PROGRESS.search(line)]
         if lines:
             parts.append(
                 "\n".join([f"--- {name}", *(TIME.sub("# s", line) for line in lines)]).rstrip()
