@@ -33,10 +33,9 @@ class Told:
         self.n = 0
 
     def ask(self, triplet, how="random", probability=0.001):
-        columns = zip(("anchor", "first", "second"), triplet, strict=True)
-        numbers = {column: self.number[f"{name}.png"] for column, name in columns}
+        images = [self.number[f"{name}.png"] for name in triplet]
         probability = probability if how == "random" else None
-        return self.database.add_question(how=how, probability=probability, **numbers)
+        return self.database.add_question(images, how, probability=probability)
 
     def tell(self, judge, question, choice):
         """`choice` is the letter of an image, or `?`."""
@@ -245,7 +244,7 @@ def test_what_is_said_decides_the_hash(told, tmp_path):
 
 
 def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_images):
-    with pytest.raises(TripletkitError, match="three image names"):
+    with pytest.raises(TripletkitError, match="expected UTF-8 text"):
         open_judgements(next(toy_images.iterdir()))
     told.tell("anna", told.ask("abc"), "b")
     told.database.close()
@@ -280,7 +279,7 @@ def filled(tmp_path_factory, toy_competition):
     numbers = database.add_images(names)
     rng = np.random.default_rng(2)
     questions = [
-        dict(zip(("anchor", "first", "second"), row, strict=True)) | {"how": "margin"}
+        {"images": row, "how": "margin"}
         for row in ([numbers[names[i]] for i in rng.permutation(60)[:3]] for _ in range(200))
     ]
     database.add_model(500, {}, questions)
