@@ -84,12 +84,9 @@ def unfinished_folder(target: Path) -> Iterator[Path]:
 def unfinished_files(folder: Path, check: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """Make a hidden folder; what is in it goes into a folder, all together, if the block ends well.
 
-    From the last check on, whoever reads or writes there finishes what a kill has left (see
-    `end_moves`).
-
-    Args:
-        folder: made if it is missing. Files in it are replaced, others stay; folders likewise.
-        check: called right before, while no other run does the same.
+    The folder is made if it is missing; files in it are replaced, others stay. `check` is called
+    right before, while no other run does the same; from then on whoever reads or writes there
+    finishes what a kill has left (see `end_moves`).
     """
     is_new = not folder.exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -111,10 +108,7 @@ def unfinished_files(folder: Path, check: Callable[[], object] = lambda: None) -
 def end_moves(folder: Path) -> bool:
     """Finish what a killed run began to put into a folder's place, or to move into it.
 
-    A run that lives is waited for.
-
-    Returns:
-        Whether all files of the folder belong together now.
+    A run that lives is waited for. Return whether all files of the folder belong together now.
     """
     if not _has_moves(folder):
         if not folder.exists():
