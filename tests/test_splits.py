@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -294,12 +295,14 @@ def test_of_two_splits_at_once_the_later_is_told(tmp_path, monkeypatch):
     assert len(read_triplets(folder / "val.txt")) == len(write(None, 0.4).val)
 
 
-def test_a_split_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OutputError("disk full")
+def test_a_split_that_fails_leaves_nothing_and_names_its_file(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("tripletkit.data.splits.split_files.write_questions", fail)
-    with pytest.raises(OutputError, match="disk full"):
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(
+        OutputError, match=rf"^{tmp_path}/split/train\.txt: cannot be written: No s"
+    ):
         write(tmp_path / "split", 0.4)
     assert list(tmp_path.iterdir()) == []
 

@@ -17,7 +17,12 @@ from typing import IO, ParamSpec, TypeVar
 import platformdirs
 
 from tripletkit import defaults
-from tripletkit.data.unfinished import end_moves, remove_unfinished, unfinished_file
+from tripletkit.data.unfinished import (
+    UNFINISHED_FOLDER,
+    end_moves,
+    remove_unfinished,
+    unfinished_file,
+)
 from tripletkit.errors import OutputError, TripletkitError
 
 MODEL_RECORD = "model.json"
@@ -404,6 +409,8 @@ def explain_failure(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, OutputError) and UNFINISHED_FOLDER.match(str(error)):
+            raise OutputError(UNFINISHED_FOLDER.sub(lambda _: str(path), str(error))) from error
         if isinstance(error, TripletkitError):
             raise
         # A library's own words would name its hidden temporary file.

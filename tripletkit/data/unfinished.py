@@ -30,6 +30,8 @@ _MARK = ".tripletkit-unfinished-"
 _HIDDEN = re.compile(rf"\..{{1,40}}{re.escape(_MARK)}[a-z0-9_]{{8}}", re.DOTALL)
 # In a hidden folder: what is being made, and what it replaces.
 _NEW, _OLD = "new", "old"
+# How a message about what is being made in one begins.
+UNFINISHED_FOLDER = re.compile(rf".*{re.escape(_MARK)}\w{{8}}/{_NEW}")
 # What is whole, and goes into the folder that it is in file by file.
 _MOVES = ".tripletkit-moves"
 
