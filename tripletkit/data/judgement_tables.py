@@ -181,9 +181,9 @@ def _read_rows(
             labels = None
     ignored = [text or "(no name)" for n, text in enumerate(headings) if n not in roles.used]
     if ignored and wanted in ("triplets", "votes"):
-        shown = ", ".join(f'"{column}"' for column in ignored[:10])
+        listed = ", ".join(f'"{column}"' for column in ignored[:10])
         more = f" and {len(ignored) - 10:,} more" if len(ignored) > 10 else ""
-        caution(f"{table.source}: columns that are not read: {shown}{more}", DataWarning)
+        caution(f"{table.source}: columns that are not read: {listed}{more}", DataWarning)
     has_heading = table.columns and roles.answer is not None and odd_place is None
     return _ReadRows(
         table,
@@ -293,7 +293,7 @@ class _Reading:
                 "stays text; give `names` where these are places in a list of names."
             )
 
-        self.refuse(is_bad.reshape(-1, 3).any(axis=1), say)
+        self.refuse(is_bad.reshape(-1, 3).max(axis=1), say)
         rows = numbers.reshape(-1, 3).astype(np.int32)
         return Triplets(list(found), rows, table.lines, table.source, roles.is_answered)
 
@@ -305,7 +305,7 @@ class _Reading:
         values -= 1 if len(whole) and whole.min() >= 1 and whole.max() == len(names) else 0
         is_known = (values == np.floor(values)) & (values >= 0) & (values < len(names))
         self.refuse(
-            np.append(~is_known, True)[numbers].reshape(-1, 3).any(axis=1),
+            np.append(~is_known, True)[numbers].reshape(-1, 3).max(axis=1),
             lambda row: (
                 f"expected places in the list of {len(names):,} names, got "
                 f"{shorten_line(','.join(map(str, cells[row])))}"

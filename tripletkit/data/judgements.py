@@ -265,7 +265,7 @@ def open_judgements(
     return replace(found, record=record)
 
 
-def _is_database(given: object) -> bool:
+def _is_database(given: Any) -> bool:
     return isinstance(given, Path) and DATABASE_FORM.is_at(given)
 
 
@@ -341,7 +341,7 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
 
 def _read_names(given: Sequence[str] | _PathLike) -> list[str]:
     """Return a list of names, from a file of one a line or of a JSON list where it is a path."""
-    source, names = "the names", given
+    source, names = "the names", given if not isinstance(given, str | os.PathLike) else []
     if isinstance(given, str | os.PathLike):
         data, source = read_bytes(Path(given))
         data = check_text(data, source)
@@ -500,7 +500,7 @@ def reopen_judgements(
     return open_judgements(**found, **options)
 
 
-def open_collected(given: object) -> Judgements | None:
+def open_collected(given: Any) -> Judgements | None:
     """Return judgements of which some were drawn by chance; None of what is no such database."""
     given = _as_file(given)
     if _is_database(given):
