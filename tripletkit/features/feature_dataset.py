@@ -109,7 +109,8 @@ def _read_part(path: Path) -> DatasetPart:
     wanted = ["name", "content", "problem"]
     table, metadata = _read_columns(path, wanted)
     facts = _read_facts(path, metadata)
-    return DatasetPart(path, *(table[name].to_pylist() for name in wanted), facts=facts)
+    names, contents, problems = (table[name].to_pylist() for name in wanted)
+    return DatasetPart(path, names, contents, problems, facts)
 
 
 def _read_columns(path: Path, columns: list[str]) -> tuple[Any, Mapping[bytes, bytes] | None]:

@@ -138,9 +138,9 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
 def _read_features(path: Path) -> GivenFeatures:
     if path.is_dir():
         dataset = FeatureDataset(path)
-        notes = (f"{dataset.n_bad:,} images have no features.",) if dataset.n_bad else ()
+        left_out = (f"{dataset.n_bad:,} images have no features.",) if dataset.n_bad else ()
         return GivenFeatures(
-            dataset.names, dataset.rows, str(path), dataset.sha256, notes, dataset.facts
+            dataset.names, dataset.rows, str(path), dataset.sha256, left_out, dataset.facts
         )
     suffix = path.suffix.lower()
     if suffix not in _READERS:
