@@ -204,7 +204,7 @@ def _group_options(*options: Decorator) -> Decorator:
 
 def output_option(text: str, **attributes: Any) -> Decorator:
     """Return `-o`, a file that has to be named where attributes do not say otherwise."""
-    usual = {"type": OUTPUT_FILE, "required": True, "help": text}
+    usual: dict[str, Any] = {"type": OUTPUT_FILE, "required": True, "help": text}
     return click.option("-o", "--output", **usual | attributes)
 
 

@@ -187,12 +187,21 @@ def measure_unseen_classes(
     asked = triplets.take(asked_rows)
     trained, of_map = (total[:, asked_rows] / n_answers[asked_rows]).astype(np.float32)
     frozen = triplet_margins(examples.features, asked.rows, FROZEN_DISTANCE)
-    margins = trained, frozen, of_map
     better = find_better_recipe(
-        *(credit(each) for each in margins), asked.rows, np.zeros(len(asked), np.int64)
+        credit(trained),
+        credit(frozen),
+        credit(of_map),
+        asked.rows,
+        np.zeros(len(asked), np.int64),
     )
-    scores = (score_margins(each, asked) for each in margins)
-    return UnseenClasses(plan, *scores, better, nearness)
+    return UnseenClasses(
+        plan,
+        score_margins(trained, asked),
+        score_margins(frozen, asked),
+        score_margins(of_map, asked),
+        better,
+        nearness,
+    )
 
 
 def _hold_out(examples: Examples, seed: int, fraction: float) -> tuple[HeldOutClasses, str]:
