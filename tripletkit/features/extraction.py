@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit.data.images import Images
+from tripletkit.data.outputs import explain_failure
 from tripletkit.data.unfinished import remove_unfinished
 from tripletkit.errors import (
     DataWarning,
@@ -189,7 +190,8 @@ def choose_share(images: Images, text: str) -> Images:
 
 def _open_folder(folder: Path) -> list[DatasetPart]:
     """Return what is in a folder, made if it is new; refuse one with something else in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with explain_failure(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
     parts = list_parts(folder)
     strange = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
