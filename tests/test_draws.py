@@ -255,7 +255,8 @@ def test_history_has_the_accuracy_on_held_out_triplets_after_each_epoch() -> Non
         place = epoch * len(accuracies) / settings.epochs - 1
         near = accuracies[int(np.floor(place)) : int(np.ceil(place)) + 1]
         assert near.min() - 1e-9 <= accuracy <= near.max() + 1e-9
-    assert told == fitted.history
+    # As texts, because from Python 3.13 on a record that holds NaN is not equal to its copy.
+    assert list(map(str, told)) == list(map(str, fitted.history))
 
 
 def test_history_without_held_out_draws_has_no_accuracy_on_them() -> None:
