@@ -34,11 +34,11 @@ from tripletkit.collecting.background import _train_committee
 from tripletkit.collecting.choosing import (
     ANSWER_S,
     CANT_TELL_S,
-    Answerability,
     choose_questions,
     draw_candidates,
     draw_grids,
     draw_questions,
+    expect_answers,
     keep_new,
     measure_nearness,
 )
@@ -139,7 +139,7 @@ class Study:
             measures = [
                 measure_nearness(self.features, committee, rows) for rows in (known, candidates)
             ]
-            chance = Answerability.fit(measures[0], np.array(self.told)).chance(measures[1])
+            chance = expect_answers(measures[0], np.array(self.told), measures[1])
         self._chosen = choose_questions(
             committee,
             candidates,
