@@ -220,6 +220,9 @@ def test_other_files_are_refused(tmp_path):
     older = tmp_path / "older.sqlite"
     _make_database(older)
     with closing(sqlite3.connect(older)) as connection:
+        # What SQLite itself keeps beside our tables says nothing of their age.
+        connection.execute("ANALYZE")
+        JudgementDatabase(older).close()
         connection.execute("ALTER TABLE judges DROP COLUMN about")
     with pytest.raises(JudgementsError, match="an older version of tripletkit made this database"):
         JudgementDatabase(older)

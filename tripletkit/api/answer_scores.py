@@ -94,6 +94,8 @@ def score(
         >>> score([1, 0, 1, 1], [1, 0, 0, 1]).accuracy
         0.75
     """
+    if images is not None and model is None:
+        raise SettingsError("images", "`images` needs a `model`, which may know these images.")
     answers = _take_answers(answers)
     asked, counted = _open_questions(answers, triplets, votes)
     if unique and counted is not None:
@@ -298,11 +300,11 @@ def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> N
 
     found = load_model(Path(model))
     folder = images or found.image_folder
-    paths: Sequence[Path | None] = [None] * len(asked.names)
+    contents: list[bytes | None] = [None] * len(asked.names)
     if folder is not None and folder.is_dir():
         paths = open_usable_images(folder, asked.names).paths
-    with FeatureStore() as store:
-        contents = hash_files(paths, store).hashes
+        with FeatureStore() as store:
+            contents = hash_files(paths, store).hashes
     if n_unknown := contents.count(None):
         logger.info(
             "%s of %s images are not in %s: whether the model learned from questions about them is "

@@ -64,6 +64,14 @@ _NICENESS = 10
 _N_READY = 2000
 _FAILED, _PROGRESS = "failed", "progress"
 _FEATURES = "Features of the images are being computed."
+# Of the process, where nothing else is said. One thread: several that wait for each other behind a
+# busy server are many times slower than one.
+_ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+}
 
 # Trains on rows of the judgements and returns embeddings, and how to compare them.
 _Train = Callable[[np.ndarray], tuple[np.ndarray, str]]
@@ -134,13 +142,15 @@ class BackgroundTrainer:
 
     def start(self) -> None:
         """Start the process, and the thread that talks to it."""
-        # It takes these along, and libraries read them as they are loaded. One thread: several
-        # that wait for each other behind a busy server are many times slower than one.
-        os.environ["KERAS_BACKEND"] = "tensorflow"
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-            os.environ.setdefault(variable, "1")
-        self._process.start()
+        # It takes these along, and libraries read them as they are loaded; what is done later in
+        # this process has its own threads again.
+        added = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+        os.environ.update(added, KERAS_BACKEND="tensorflow")
+        try:
+            self._process.start()
+        finally:
+            for name in added:
+                del os.environ[name]
         self._theirs.close()
         self._thread.start()
 

@@ -425,7 +425,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         connection.row_factory = sqlite3.Row
         check_version(connection, path)
-        made = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table'").fetchall()
+        made = connection.execute(_MADE_TABLES).fetchall()
         if any(_without_space(row["sql"]) not in _without_space(_tables()) for row in made):
             raise JudgementsError(
                 f"{path}: an older version of tripletkit made this database, and it can be read "
@@ -471,6 +471,10 @@ def only_server(path: Path) -> Iterator[None]:
         yield
 
 
+# But for those of SQLite itself, such as what it notes of indexes.
+_MADE_TABLES = """
+SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'
+"""
 _JUDGES = """
 SELECT id, name, token, state, is_left_out <> 0 AS is_left_out, about FROM judges
 WHERE :number IS NULL OR id = :number ORDER BY id

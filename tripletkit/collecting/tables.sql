@@ -52,7 +52,7 @@ CREATE TABLE screens (
     repeats INTEGER REFERENCES screens,
     anchor INTEGER NOT NULL REFERENCES images,
     shown TEXT NOT NULL,          -- JSON: images from left to right
-    n_pick INTEGER NOT NULL,      -- how many are to be picked of a grid; 1 of a question
+    n_pick INTEGER NOT NULL,      -- how many are picked of a grid at most; 1 of a question
     drawn TEXT,                   -- JSON: how the images of a grid were drawn
     made_at TEXT NOT NULL,
     CHECK ((kind = 'question') = (question IS NOT NULL))

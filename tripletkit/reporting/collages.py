@@ -172,7 +172,7 @@ def _draw_sign(
 def draw_neighbors(
     output: OutputFile, answers: list[dict[str, Any]], query_files: Images, files: Images
 ) -> None:
-    """Draw the answers that `search.collection.list_neighbors` gives."""
+    """Draw the answers that `list_neighbors` gives."""
     path_of = {name: path for name, path in zip(files.names, files.paths, strict=True) if path}
     rows = []
     for answer, path in zip(answers, filter(None, query_files.paths), strict=True):
