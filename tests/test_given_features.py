@@ -105,10 +105,12 @@ def test_an_index_of_pandas_is_no_feature(tmp_path):
     shuffled = table.sample(frac=1, random_state=0)
     shuffled.to_parquet(tmp_path / "s.parquet")
     table.set_index("name").to_parquet(tmp_path / "named.parquet")
+    took = pd.to_timedelta(range(4), unit="s")
+    table.assign(took=took).to_parquet(tmp_path / "took.parquet")
     shuffled.to_csv(tmp_path / "s.csv")
     table.to_csv(tmp_path / "t.csv", sep=";", index=False)
     table.assign(label=["a"] * 4).to_csv(tmp_path / "l.tsv", sep="\t", index=False)
-    for name in ("s.parquet", "named.parquet", "s.csv", "t.csv", "l.tsv"):
+    for name in ("s.parquet", "named.parquet", "took.parquet", "s.csv", "t.csv", "l.tsv"):
         read = _read_features(tmp_path / name)
         np.testing.assert_allclose(read.take(NAMES), VALUES, rtol=1e-6, err_msg=name)
     assert read.notes == ("features are of 3 columns (f0, f1, f2); left out: label.",)

@@ -170,7 +170,7 @@ def flip_a_bit(path, name):
         (lambda path: flip_a_bit(path, "history.csv"), "is not the file that training wrote"),
         (
             lambda path: change_record(path, lambda whole: whole.update(format_version=99)),
-            "expected format version 3, got 99, of a newer tripletkit",
+            "expected format version 4, got 99, of a newer tripletkit",
         ),
         (lambda path: (path / "model.json").write_text("{"), "cannot be read as one"),
         (lambda path: (path / "model.json").write_text("[1]"), "cannot be read as one"),

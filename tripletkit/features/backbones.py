@@ -349,6 +349,6 @@ def load_plugins() -> None:
             point.load()()
         except KeyboardInterrupt:
             raise
-        # Whatever another package raises, be it to end Python, commands that need it not go on.
+        # Whatever another package raises, even to end Python, commands without its network go on.
         except BaseException as error:
             logger.warning("the backbone %s (%s) is left out: %s", point.name, point.value, error)

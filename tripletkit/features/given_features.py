@@ -266,7 +266,7 @@ def _choose_columns(
 ) -> tuple[list[str], list[str]]:
     """Return which columns are features, and which are left out; it has to be clear of each."""
     columns: list[str] = table.columns.tolist()
-    numbers = set(table.select_dtypes("number").columns)
+    numbers = set(table.select_dtypes("number", exclude="timedelta").columns)
     taken = [
         column
         for column in columns

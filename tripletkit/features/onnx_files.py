@@ -344,12 +344,13 @@ def _inspect_once(path: Path, _stamp: tuple[int, int]) -> _Graph:
     entries = (entry for tensor in tensors.values() for entry in tensor.external_data)
     kinds = {tensor.data_type for tensor in graph.initializer}
     kinds |= {value.type.tensor_type.elem_type for value in graph.output}
+    # Reshape of old files has its shape in an attribute, and one input.
     shapes = [
-        onnx.numpy_helper.to_array(tensors[node.input[1]]).ravel()[:1].tolist()
+        onnx.numpy_helper.to_array(tensors[name]).ravel()[:1].tolist()
         for node in graph.node
         if node.op_type in ("Reshape", "Expand")
-        and node.input[1] in tensors
-        and not tensors[node.input[1]].external_data
+        for name in node.input[1:2]
+        if name in tensors and not tensors[name].external_data
     ]
     return _Graph(
         tuple(sorted({entry.value for entry in entries if entry.key == "location"})),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 # Increase when an older tripletkit could not read a newer record rightly.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)
