@@ -18,8 +18,8 @@
     answers = JSON.parse(localStorage.getItem(KEPT)) || [];
     consent = JSON.parse(localStorage.getItem(`${KEPT}-consent`));
   } catch (error) { isMemoryOnly = true; }
-  // Where the study asks for consent, nobody answers before it is given.
-  const isMissing = () => Boolean(data.consent) && !consent;
+  // Where the study asks for consent, nobody answers before it is given, to this very text.
+  const isMissing = () => Boolean(data.consent) && (!consent || consent.text !== data.consent);
 
   const say = (text, isProblem = false) => {
     byId("said").textContent = text;
@@ -133,7 +133,7 @@
   byId("save-now").addEventListener("click", save);
   byId("undo-last").addEventListener("click", undo);
   if (data.consent) {
-    byId("agree").checked = Boolean(consent);
+    byId("agree").checked = !isMissing();
     byId("agree").addEventListener("change", (event) => {
       consent = event.target.checked ? { text: data.consent, at: new Date().toISOString() } : null;
       keep();
