@@ -118,8 +118,8 @@ class TrainingSources:
         if self.judgements is None and self.labels is None:
             raise SettingsError(
                 "triplets",
-                f"{folder or 'this'} alone says nothing of which images are alike: give `triplets`, "
-                "or `labels`.",
+                f"{folder or 'this'} alone says nothing of which images are alike: give "
+                "`triplets`, or `labels`.",
             )
         if folder is None and needs_images:
             raise SettingsError("images", "`images`: expected the folder of the images.")
