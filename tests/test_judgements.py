@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from opened import read_triplets, read_votes
 import tripletkit as tk
 from tripletkit import TripletkitError, Triplets
 from tripletkit.collecting.database import GivenAnswer
-from tripletkit.data.judgements import find_questions, open_judgements
+from tripletkit.data.judgements import find_questions, open_judgements, reopen_judgements
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.job import read_training_triplets
 
@@ -241,6 +242,13 @@ def test_what_is_said_decides_the_hash(told, tmp_path):
     assert open_judgements(told.database.path).record.sha256 == before
     told.tell("ben", question, "c")
     assert open_judgements(told.database.path).record.sha256 != before
+
+
+def test_what_was_read_in_a_way_that_is_no_more_is_not_read_again(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,c\nx,y,z\n")
+    record = open_judgements(tmp_path / "t.csv").record
+    assert reopen_judgements(record).triplets.names == ["x", "y", "z"]
+    assert reopen_judgements(replace(record, read_as=(("fourth_column", "share"),))) is None
 
 
 def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_images):

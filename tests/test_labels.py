@@ -43,6 +43,11 @@ def test_anything_else_is_refused(text, message):
         read_labels(text)
 
 
+def test_rows_are_what_spreadsheets_and_other_programs_write():
+    text = "name,label\n#1.jpg,cat\n# a remark\na.jpg,dog\n,\n , \n"
+    assert read_labels(text) == {"#1.jpg": "cat", "a.jpg": "dog"}
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(TripletkitError, match="cannot be read"):
         open_labels(tmp_path / "none.csv")

@@ -60,6 +60,7 @@ def test_read_votes_takes_two_numbers_a_line(text):
         "votes_b,votes_c,anchor,first,second\n4,1,x.jpg,y y.jpg,z.jpg\n"
         "2,2,x.jpg,z.jpg,y y.jpg\n0,5,y y.jpg,x.jpg,z.jpg\n",
         'x.jpg "y y.jpg" z.jpg 4 1\nx.jpg z.jpg "y y.jpg" 2 2 # tied\n"y y.jpg" x.jpg z.jpg 0 5\n',
+        "x.jpg, y y.jpg, z.jpg, 4, 1\nx.jpg, z.jpg, y y.jpg, 2, 2\ny y.jpg, x.jpg, z.jpg, 0, 5\n",
     ],
 )
 def test_read_votes_takes_whole_rows_and_compares_them(text):
@@ -117,6 +118,7 @@ def test_read_votes_says_line_expected_and_got(text, message):
         "x y z 0.8\nx z y .5\ny x z 0\n",
         "x;y;z;0.8\nx;z;y;.5\ny;x;z;0\n",
         "x,y,z,0.8\nx,z,y,0.5\ny,x,z,0.0\n",
+        "x, y, z, 0.8\nx, z, y, 0.5\ny, x, z, 0.0\n",
         "anchor,positive,negative,share\nx,y,z,0.8\nx,z,y,0.5\ny,x,z,0\n",
         "x  y\tz 0.8 # sure\n\n x z y 0.5\ny x z 0",
     ],

@@ -46,6 +46,8 @@ from tripletkit.errors import (
 logger = logging.getLogger("tripletkit")
 
 _PathLike = str | os.PathLike[str]
+# Names in `FileRecord.read_as` of judgements.
+_READ_AS = frozenset(["names", "columns", "swap", "exclude"])
 
 
 @dataclass(frozen=True)
@@ -485,14 +487,17 @@ def find_unchanged(record: FileRecord) -> Path | None:
 def reopen_judgements(
     record: FileRecord, votes: FileRecord | None = None, truth: FileRecord | None = None
 ) -> Judgements | None:
-    """Return judgements as they were once opened; None where a file is gone or changed."""
+    """Return judgements as they were once opened; None where a file is gone or changed.
+
+    None also of a record with a way to read that is no more, such as `fourth_column`.
+    """
     records = {"given": record, "votes": votes, "truth": truth}
     found: dict[str, Any] = {
         name: find_unchanged(each) for name, each in records.items() if each is not None
     }
-    if None in found.values():
-        return None
     options: dict[str, Any] = dict(record.read_as)
+    if None in found.values() or not set(options) <= _READ_AS:
+        return None
     for name in ("columns", "exclude"):
         if name in options:
             options[name] = json.loads(options[name])

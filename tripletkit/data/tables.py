@@ -134,6 +134,8 @@ def open_table(
     if is_json(text):
         return _table_of_json(text, source, wanted), record
     layout = _find_layout(text, source, wanted, columns or None)
+    if wanted == "labels" and layout.separator is not None:
+        layout = replace(layout, is_of_labels=True)
     if wanted in ("truth", "answers") and layout.separator is None:
         return _table_of_answers(text, source), record
     widths = frozenset(() if columns else HEADLESS[wanted])
@@ -152,14 +154,18 @@ class _Layout:
     fields: tuple[str, ...] = ()
     start: int = 0
     line: int = 1
+    is_of_labels: bool = False
 
     def cut(self, line: str) -> list[str]:
         """Return the fields of a line, none of a blank or comment line; raises `ValueError`."""
         if self.separator is None:
             return split_line(line)
-        if not line.strip() or line.lstrip().startswith("#"):
-            return []
-        return split_csv_line(line, self.separator)
+        is_blank, is_comment = not line.strip(), line.lstrip().startswith("#")
+        if self.is_of_labels:
+            # Spreadsheets leave rows of separators alone, and write `#1.jpg` without quotes.
+            is_blank = not line.strip(f"{self.separator} \t")
+            is_comment &= self.separator not in line
+        return [] if is_blank or is_comment else split_csv_line(line, self.separator)
 
     def try_to_cut(self, line: str) -> list[str]:
         """Return the fields of a line; none if it cannot be cut."""
@@ -200,7 +206,7 @@ def _find_layout(
         for separator in (*separators, None) if is_of_names else separators:
             layout = _Layout(separator)
             fields = [field.strip() for field in layout.try_to_cut(line)]
-            if separator is not None and len(fields) < 2:
+            if len(fields) < (1 if separator is None else 2):
                 continue
             # `a b c` between blanks are three images, unless the file says that it is a table.
             is_text = columns is None if separator is None else separator == "\t"
