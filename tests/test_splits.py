@@ -142,6 +142,14 @@ def test_image_split_finds_groups_that_never_meet():
     assert len(split.val) == 400
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_two_groups_are_enough_to_hold_one_out():
+    triplets = make_triplets([[0, 1, 2], [1, 0, 2], [3, 4, 5], [4, 5, 3]])
+    groups = {name: str(n // 3) for n, name in enumerate(triplets.names)}
+    split = tk.split(triplets, "image", val_fraction=0.5, groups=groups)
+    assert (len(split.train), len(split.val), split.cost.n_dropped) == (2, 2, 0)
+
+
 def test_image_split_ignores_names_that_no_row_has():
     triplets = random_triplets(300, 30)
     padded = Triplets(

@@ -247,7 +247,7 @@ def split_triplets(
         sizes = np.array([n_units - n_val, n_val])
         # Training keeps as many triplets as a chance draw leaves it on average.
         places = np.arange(3)
-        floor = float(np.prod((sizes[0] - places) / (n_units - places)) * len(rows))
+        floor = float(np.prod((sizes[0] - places) / np.maximum(n_units - places, 1)) * len(rows))
         goal = _HoldOutGoal(floor)
         sides = _divide(triplets, rows, sizes, goal, rng, groups)
         split = separate_groups(triplets.rows, sides[units], 1)
