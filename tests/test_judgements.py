@@ -20,7 +20,8 @@ from tripletkit import TripletkitError, Triplets
 from tripletkit.collecting.database import GivenAnswer
 from tripletkit.data.judgements import find_questions, open_judgements, reopen_judgements
 from tripletkit.model.model_folder import load_model
-from tripletkit.training.job import read_training_triplets
+from tripletkit.model.record import InputsRecord
+from tripletkit.training.job import find_sources, read_training_triplets
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 
@@ -249,6 +250,19 @@ def test_what_was_read_in_a_way_that_is_no_more_is_not_read_again(tmp_path):
     record = open_judgements(tmp_path / "t.csv").record
     assert reopen_judgements(record).triplets.names == ["x", "y", "z"]
     assert reopen_judgements(replace(record, read_as=(("fourth_column", "share"),))) is None
+
+
+def test_a_model_learns_again_from_judgements_as_they_were_read(toy_model, tmp_path):
+    (tmp_path / "t.txt").write_text("a b c 0.2\n")
+    record = load_model(toy_model).record
+    read = open_judgements(tmp_path / "t.txt", columns={"share": "4"}, swap=True).record
+    inputs = InputsRecord(triplets=read, val=read, split="none")
+    again = find_sources(replace(record, inputs=inputs), toy_model)
+    for judgements in (again.judgements, again.val):
+        assert judgements.votes.share.tolist() == [0.8]
+    unknown = replace(inputs, triplets=replace(read, read_as=(("fourth_column", "share"),)))
+    with pytest.raises(TripletkitError, match="read in a way that is no more"):
+        find_sources(replace(record, inputs=unknown), toy_model)
 
 
 def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_images):

@@ -594,8 +594,9 @@ def _reopen_sources(
     inputs = record.inputs
     files: dict[str, Any] = {
         name: _find(name, getattr(inputs, name), place)
-        for name in ("labels", "groups", "val", "val_truth", "val_votes")
+        for name in ("labels", "groups", "val_truth", "val_votes")
     }
+    files["val"] = _reopen("val", inputs.val, place)
     if judgements is None:
         files["val_labels"] = _find("val_labels", inputs.val_labels, place)
     for name in ("labels", "val_labels", "groups"):
@@ -606,7 +607,7 @@ def _reopen_sources(
     votes = inputs.votes
     return open_sources(
         images=open_images(record.images, **inputs.policy),
-        triplets=judgements or _find("triplets", inputs.triplets, place),
+        triplets=judgements or _reopen("triplets", inputs.triplets, place),
         votes=_find("votes", _votes_file(inputs), place),
         votes_as=None if votes is None else votes.taken_as,
         split=None if inputs.split == "none" else inputs.split,
@@ -619,6 +620,18 @@ def _votes_file(inputs: InputsRecord) -> FileRecord | None:
     """Return the record of a file of votes alone."""
     votes = inputs.votes
     return votes.file if votes and not votes.in_columns else None
+
+
+def _reopen(name: str, recorded: FileRecord | None, place: Path) -> Judgements | None:
+    """Read judgements as they were read for the training: columns, names, swapped, left out."""
+    if recorded is None or _find(name, recorded, place) is None:
+        return None
+    if (found := reopen_judgements(recorded)) is None:
+        raise ModelFolderError(
+            f"{recorded.name}: {place} was trained with it (`{name}`), read in a way that is no "
+            "more. Train anew."
+        )
+    return found
 
 
 def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
