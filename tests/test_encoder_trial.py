@@ -126,6 +126,16 @@ def test_a_batch_of_one_that_is_said_or_written_in_is_run_one_by_one(tmp_path):
     np.testing.assert_allclose(compute(row, tmp_path), plain(row), rtol=1e-5, atol=1e-6)
 
 
+def test_half_precision(tmp_path):
+    path = write(
+        tmp_path / "half.onnx",
+        kind=TensorProto.FLOAT16,
+        first=[node("Cast", ["x"], ["pixels"], to=TensorProto.FLOAT)],
+    )
+    want = plain(path, dtype=np.float16)
+    np.testing.assert_allclose(compute(path, tmp_path), want, rtol=1e-2, atol=1e-2)
+
+
 def test_dynamic_quantisation_is_run_one_by_one(tmp_path):
     """Its scale is that of a whole batch, so that company would change a vector."""
     from onnxruntime.quantization import quantize_dynamic
