@@ -169,7 +169,8 @@ class JudgesReport(Result):
         ]
         sections: list[Section] = [[Table(rows, right=range(1, 8))]]
         if self.n_shared:
-            lines = [f"{self.n_shared:,} questions were answered by several judges."]
+            are_shared = "question was" if self.n_shared == 1 else "questions were"
+            lines = [f"{self.n_shared:,} {are_shared} answered by several judges."]
             if self.alpha is not None:
                 told = f"95% interval {self.alpha_interval}, for other questions of the kind"
                 if isinstance(self.alpha_interval, NoInterval):
