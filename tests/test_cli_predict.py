@@ -251,7 +251,7 @@ def test_ctrl_c_leaves_no_half_file(start_tripletkit, toy_model, toy_competition
 
 
 @pytest.mark.shared
-def test_hostile_images_fail_or_are_left_out(predict, tmp_path):
+def test_hostile_images_fail_or_are_left_out(predict, shared, tmp_path):
     entries = [parameter.values[0] for parameter in manifest(HOSTILE / "manifest.csv")]
     names = [entry["file"] for entry in entries]
 
