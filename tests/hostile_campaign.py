@@ -63,7 +63,7 @@ TIMEOUT_S = 900
 # Each is killed while one of two runs replaces what the other wrote: {} is one word or the other.
 KILLED = {
     "train": ("train train.txt images --backbone tiny --epochs 3 -o m0 --force --seed {}", "1 0"),
-    "finetune": ("finetune m0 --images images --epochs 1 -o m1 --force --seed {}", "1 0"),
+    "finetune": ("finetune m0 --images images --epochs {} -o m1 --force", "2 1"),
     "embed": ("embed images --model {} -o vectors.parquet --force", "m1 m0"),
     "mine": (
         "mine labels.csv images --model {} -o mined.csv --triplets-out hard.txt --force",

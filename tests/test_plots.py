@@ -101,8 +101,10 @@ def test_wrong_calls_are_refused_before_any_work(run, labels_file, toy_competiti
     assert (result.exit_code, "--truth needs --triplets" in result.stderr) == (2, True)
     labels = tmp_path / "labels.csv"
     labels.write_text("name,label\nnobody.png,x\n")
-    result = run("confusion", "-o", tmp_path / "c.svg", "--labels", labels)
-    assert (result.exit_code, "expected labels for at least two" in result.stderr) == (1, True)
+    for kind, fewest in (("confusion", "two"), ("map", "one")):
+        result = run(kind, "-o", tmp_path / "c.svg", "--labels", labels)
+        assert result.exit_code == 1
+        assert f"expected labels for at least {fewest} of" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
 
 

@@ -287,14 +287,20 @@ def _draw(kind: FigureKind, view: ModelView, projection: str, theme: Any) -> Fig
         return figures.draw_margins(view.margins[known], view.score.by_margin, distance, theme)
     if kind == "map":
         images = view.labelled if view.labels else view.shown
+        if not len(images):
+            raise _no_labels(view, "one")
         labels = [view.label_of(image) or "" for image in images] if view.labels else None
         places = project_embeddings(view.embeddings[images], projection)
         paths = [view.paths[image] for image in images]
         return figures.draw_map(places, paths, PROJECTIONS[projection], labels, theme)
     confusion = view.confuse_labels()
     if confusion is None:
-        raise LabelFileError(
-            f"expected labels for at least two of the {len(view.shown):,} images, got "
-            f"{len(view.labelled):,}. Are the names those of the triplets?"
-        )
+        raise _no_labels(view, "two")
     return figures.draw_confusion(confusion.counts, confusion.labels, theme)
+
+
+def _no_labels(view: ModelView, fewest: str) -> LabelFileError:
+    return LabelFileError(
+        f"expected labels for at least {fewest} of the {len(view.shown):,} images, got "
+        f"{len(view.labelled):,}. Are the names those of the triplets?"
+    )
