@@ -359,7 +359,9 @@ def kill_commands(world: World, n_points: int) -> Iterator[Row]:
         before = world.snapshot()
         for point in range(n_points):
             if not point % 4:
-                shutil.rmtree(world.folder.parent / "cache", ignore_errors=True)
+                # Not all of the cache: without its record of what was written nothing is replaced.
+                for path in (world.folder.parent / "cache").glob("features.sqlite3*"):
+                    path.unlink()
             started_s = time.monotonic()
             pid = preloaded.start(variants[point % 2])
             if preloaded.wait(duration_s * (point + 0.5) / n_points) is None:
