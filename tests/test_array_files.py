@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tripletkit.data.array_files import read_array_file
-from tripletkit.errors import ArrayFileError
+from tripletkit.errors import FeatureFileError
 
 ARRAYS = {
     "text": np.frombuffer(b'{"version": 1}', np.uint8),
@@ -49,7 +49,7 @@ def test_a_flipped_bit_never_changes_an_array(tmp_path, bit):
             # A bit of a date, or of a name's spelling, is no part of what was stored.
             found = read_array_file(path)
             assert found.keys() != ARRAYS.keys() or same(found), place
-        except ArrayFileError:
+        except FeatureFileError:
             n_refused += 1
     assert n_refused > len(whole) / 2
 
@@ -68,7 +68,7 @@ def objects():
 def test_another_file_is_refused_without_advice_to_load_it(tmp_path, content):
     path = tmp_path / "a.npz"
     path.write_bytes(content)
-    with pytest.raises(ArrayFileError) as caught:
+    with pytest.raises(FeatureFileError) as caught:
         read_array_file(path)
     for word in ("pickle", "unsafe", "allow"):
         assert word not in str(caught.value)

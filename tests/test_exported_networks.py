@@ -14,7 +14,7 @@ import pytest
 import tiny_backbone as tiny
 
 from tripletkit import defaults
-from tripletkit.errors import ExportError, NetworkFileError
+from tripletkit.errors import NetworkFileError
 from tripletkit.features import exported_networks, onnx_writer
 from tripletkit.features.backbones import Preprocessing
 from tripletkit.features.encoder import open_encoder
@@ -129,7 +129,7 @@ def break_graph(monkeypatch):
 
 def refuse_graph(monkeypatch):
     def refuse(*_arguments):
-        raise ExportError("layer odd: cannot be written")
+        raise NetworkFileError("layer odd: cannot be written")
 
     monkeypatch.setattr(onnx_writer, "make_onnx_model", refuse)
 

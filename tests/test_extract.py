@@ -14,7 +14,7 @@ from PIL import Image
 
 from tripletkit import defaults, open_images
 from tripletkit.data import images as image_lists
-from tripletkit.errors import ImageNameError, ImageReadError, StoreError, StoreWarning
+from tripletkit.errors import DataWarning, ImageNameError, ImageReadError, StoreError
 from tripletkit.features import extract
 from tripletkit.features.encoder import Encoder, open_encoder
 from tripletkit.features.extract import extract_features
@@ -298,7 +298,7 @@ def test_a_damaged_vector_is_computed_again_and_said(run, images, n_batches, tmp
         ).fetchone()
         flipped = bytes([vector[0] ^ 1, *vector[1:]])
         store._database.execute("UPDATE features SET vector = ? WHERE rowid = 7", (flipped,))
-    with pytest.warns(StoreWarning, match="stored features of 1 images are damaged"):
+    with pytest.warns(DataWarning, match="stored features of 1 images are damaged"):
         after = run(images, compute=compute)
     np.testing.assert_array_equal(after.values, before.values)
     assert (len(after.computed), len(batches)) == (1, 1)

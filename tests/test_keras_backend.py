@@ -111,11 +111,11 @@ def test_what_libraries_write_lands_in_the_private_folder(built):
 @pytest.mark.integration
 def test_another_backend_is_refused_before_anything_slow():
     done = run(
-        "from tripletkit.errors import KerasBackendError\n"
+        "from tripletkit.errors import MissingExtraError\n"
         "import sys\n"
         "try:\n"
         "    from tripletkit.model.heads import build_head\n"
-        "except KerasBackendError as error:\n"
+        "except MissingExtraError as error:\n"
         "    print(error)\n"
         "print(sorted({'keras', 'tensorflow', 'jax'} & set(sys.modules)))\n",
         KERAS_BACKEND="jax",

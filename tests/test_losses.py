@@ -12,7 +12,7 @@ import tensorflow as tf
 from plain import NO_LABEL
 
 import tripletkit
-from tripletkit.errors import LossError
+from tripletkit.errors import SettingsError
 from tripletkit.losses.batch_mining import (
     MINERS,
     _batch_all,
@@ -201,7 +201,7 @@ def test_a_keras_model_learns_by_it():
     model.compile(keras.optimizers.Adam(0.05), tripletkit.losses.TripletLoss(margin=1.0))
     losses = model.fit(features, labels, batch_size=48, epochs=20, verbose=0).history["loss"]
     assert losses[-1] < losses[0] / 2
-    with pytest.raises(LossError, match='got "center" and "semi-hard"'):
+    with pytest.raises(SettingsError, match='got "center" and "semi-hard"'):
         tripletkit.losses.TripletLoss("center")
 
 

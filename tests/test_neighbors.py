@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from plain import DISTANCE_NAMES, pair_distances
 
-from tripletkit.errors import OutputError, SearchIndexError
+from tripletkit.errors import FeatureFileError, OutputError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, fingerprint_collection
 from tripletkit.search.exact import NOBODY, find_neighbors
@@ -165,7 +165,7 @@ class TestApproximateIndex:
         path = tmp_path / "index.npz"
         index_of(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
         expected = IndexOrigin(**(vars(ORIGIN) | changed))
-        with pytest.raises(SearchIndexError, match=message):
+        with pytest.raises(FeatureFileError, match=message):
             ApproximateIndex.load(path, expected)
 
     def test_a_damaged_file_is_refused(self, tmp_path):
@@ -174,17 +174,17 @@ class TestApproximateIndex:
         data = path.read_bytes()
         for broken in (b"", b"PK", data[:-400], b"text"):
             path.write_bytes(broken)
-            with pytest.raises(SearchIndexError, match="cannot be read as one"):
+            with pytest.raises(FeatureFileError, match="cannot be read as one"):
                 ApproximateIndex.load(path, ORIGIN)
         with np.load(io.BytesIO(data)) as file:
             index = file["index"].copy()
             facts = json.loads(str(file["facts"]))
         index[-1] ^= 1
         np.savez(path, facts=np.array(json.dumps(facts)), index=index)
-        with pytest.raises(SearchIndexError, match="is damaged"):
+        with pytest.raises(FeatureFileError, match="is damaged"):
             ApproximateIndex.load(path, ORIGIN)
         np.savez(path, facts=np.array(json.dumps(facts | {"format_version": 9})), index=index)
-        with pytest.raises(SearchIndexError, match="expected an index of format 1, got 9"):
+        with pytest.raises(FeatureFileError, match="expected an index of format 1, got 9"):
             ApproximateIndex.load(path, ORIGIN)
 
     @pytest.mark.parametrize("change", ["other bytes", "other index", "other size"])
@@ -203,7 +203,7 @@ class TestApproximateIndex:
             index = index[: len(index) // 2]
         facts["sha256"] = hashlib.sha256(index).hexdigest()
         np.savez(path, facts=np.array(json.dumps(facts)), index=index)
-        with pytest.raises(SearchIndexError, match="holds no index"):
+        with pytest.raises(FeatureFileError, match="holds no index"):
             ApproximateIndex.load(path, ORIGIN)
 
     def test_writes_nothing_where_it_cannot(self, tmp_path):

@@ -15,9 +15,7 @@ from tripletkit import open_images
 from tripletkit.errors import (
     BackboneError,
     NetworkFileError,
-    PreprocessingError,
     SettingsError,
-    ViewError,
     WeightsError,
 )
 from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
@@ -86,7 +84,7 @@ def test_a_layout_that_the_file_does_not_say_is_asked_for(transformer, tokens, t
         shape=("a", "b", "c", "d"),
         image_input="x",
     )
-    with pytest.raises(PreprocessingError, match=r"x \['a', 'b', 'c', 'd'\]. Add layout=nchw or"):
+    with pytest.raises(NetworkFileError, match=r"x \['a', 'b', 'c', 'd'\]. Add layout=nchw or"):
         open_network_file(path, HOW)
     got = compute(
         path,
@@ -147,7 +145,7 @@ def test_maps_are_averaged(tmp_path):
 
 
 def test_what_is_not_said_is_not_guessed(path):
-    with pytest.raises(PreprocessingError, match=r"expected preprocessor_config.json beside it"):
+    with pytest.raises(NetworkFileError, match=r"expected preprocessor_config.json beside it"):
         open_network_file(path, None, "last_hidden_state:cls")
 
 
@@ -173,9 +171,9 @@ def test_a_configuration_beside_the_file_is_read(path, tokens, tmp_path):
 
 
 def test_an_image_size_that_does_not_fit_is_refused(path):
-    with pytest.raises(PreprocessingError, match=r"images of 48 pixels .nchw. to fit its input"):
+    with pytest.raises(NetworkFileError, match=r"images of 48 pixels .nchw. to fit its input"):
         open_network_file(path, HOW.replace("size=32", "size=48"))
-    with pytest.raises(PreprocessingError, match=r"images of 32 pixels .nhwc. to fit its input"):
+    with pytest.raises(NetworkFileError, match=r"images of 32 pixels .nhwc. to fit its input"):
         open_network_file(path, f"{HOW},layout=nhwc")
     with pytest.raises(BackboneError, match="expected images of 32 pixels"):
         open_encoder(
@@ -299,7 +297,7 @@ def test_crops_of_an_encoder_that_crops_itself_are_refused(path):
     how = HOW.replace("size=32", "size=40,crop=32")
     options = {"preprocess": how, "backbone_output": "last_hidden_state:cls"}
     open_encoder([str(path)], views=["flip"], **options)
-    with pytest.raises(ViewError, match="its preprocessing cuts the middle itself"):
+    with pytest.raises(SettingsError, match="its preprocessing cuts the middle itself"):
         open_encoder([str(path)], views=["five-crop"], **options)
 
 

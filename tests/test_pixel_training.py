@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tripletkit.data.labels import ImageLabels
-from tripletkit.errors import CheckpointError, OutputError
+from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.weights_files import build_backbone, write_random_weights
 from tripletkit.model.heads import build_head
@@ -248,7 +248,7 @@ def test_the_best_epoch_and_patience_survive_a_stop_anywhere(make, tmp_path):
 def test_a_checkpoint_of_another_training_is_refused_saying_which(make, tmp_path):
     path = tmp_path / "m.checkpoint.npz"
     run(make, path, 1, {"seed": 0, "margin": 0.2, "images": "ab" * 32})
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(ModelFolderError) as caught:
         Checkpoints(path, {"seed": 0, "margin": 0.3, "images": "cd" * 32, "new": 1}).open()
     assert str(caught.value) == (
         f"{path}: expected the checkpoint of this very training, got one of another:\n"
@@ -280,7 +280,7 @@ def written(make, tmp_path, kept):
 def test_a_broken_checkpoint_is_refused(written, damage):
     path, whole = written, written.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    with pytest.raises(CheckpointError, match="cannot be read as one") as caught:
+    with pytest.raises(ModelFolderError, match="cannot be read as one") as caught:
         Checkpoints(path, {"seed": 0}).open()
     assert "pickle" not in str(caught.value)
 
@@ -301,7 +301,7 @@ def test_a_checkpoint_that_lacks_something_is_refused(written, change):
     text = json.loads(bytes(arrays["text"]))
     change(text)
     np.savez(path, **arrays | {"text": np.frombuffer(json.dumps(text).encode(), np.uint8)})
-    with pytest.raises(CheckpointError, match="cannot be read as one: it holds something else"):
+    with pytest.raises(ModelFolderError, match="cannot be read as one: it holds something else"):
         Checkpoints(path, {"seed": 0}).open()
 
 

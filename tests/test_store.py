@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tripletkit.errors import StoreError, StoreWarning
+from tripletkit.errors import DataWarning, StoreError
 from tripletkit.features.store import (
     FILE_NAME,
     FeatureSpace,
@@ -125,7 +125,7 @@ DAMAGES = [
 def test_damaged_features_are_never_read_and_can_be_written_again(store, damage):
     write(store, range(3))
     change(store, damage)
-    with pytest.warns(StoreWarning, match="features of 1 images are damaged and are computed"):
+    with pytest.warns(DataWarning, match="features of 1 images are damaged and are computed"):
         assert missing(store, range(3)) == [1]
     assert missing(store, range(3)) == [1]
     write(store, [1])
@@ -139,7 +139,7 @@ def test_every_flipped_bit_of_a_vector_is_seen(store):
         flipped = bytearray(features_of([1]).tobytes())
         flipped[bit // 8] ^= 1 << bit % 8
         change(store, f"vector = x'{flipped.hex()}'")
-        with pytest.warns(StoreWarning, match="damaged"):
+        with pytest.warns(DataWarning, match="damaged"):
             assert missing(store, [1]) == [1]
 
 

@@ -32,7 +32,7 @@ class TripletkitError(Exception):
 
 
 class TripletFileError(TripletkitError, ValueError):
-    """A triplet file cannot be read as one."""
+    """Triplets, or votes on them, cannot be read, or do not belong together."""
 
 
 class AnswerFileError(TripletkitError, ValueError):
@@ -51,36 +51,16 @@ class BackboneError(TripletkitError, LookupError):
     """A backbone is not known, or cannot be had on this machine."""
 
 
-class ViewError(TripletkitError, LookupError):
-    """A view of images is not known."""
-
-
 class WeightsError(TripletkitError, ValueError):
     """A weights file is broken, or does not fit the model it is meant for."""
 
 
-class ExportError(TripletkitError, ValueError):
-    """A network cannot be written in another form, or that form gives other numbers."""
-
-
 class NetworkFileError(TripletkitError, ValueError):
-    """An ONNX file cannot be run, or it is not clear how."""
-
-
-class PreprocessingError(TripletkitError, ValueError):
-    """It is not said, or not clear, what an encoder wants done to images first."""
+    """A network cannot be run or written as ONNX, or what it wants done to images is not clear."""
 
 
 class FeatureFileError(TripletkitError, ValueError):
-    """A file of features cannot be read as one, or lacks what is asked of it."""
-
-
-class RecipeError(TripletkitError, ValueError):
-    """A recipe is not known, or cannot make a model of the size asked for."""
-
-
-class LossError(TripletkitError, ValueError):
-    """A loss is not known."""
+    """A file of features, or an index of them, is damaged, none, or lacks what is asked of it."""
 
 
 class StoreError(TripletkitError, OSError):
@@ -88,15 +68,11 @@ class StoreError(TripletkitError, OSError):
 
 
 class ModelFolderError(TripletkitError, ValueError):
-    """A model folder is missing, incomplete, edited or from a newer format."""
+    """A model folder, or its checkpoint, is missing, incomplete, edited or of another format."""
 
 
 class OutputError(TripletkitError, OSError):
     """An output cannot be written, or would overwrite something."""
-
-
-class CheckpointError(TripletkitError, ValueError):
-    """A checkpoint is missing, broken, or of another training."""
 
 
 class CollapseError(TripletkitError, RuntimeError):
@@ -104,43 +80,15 @@ class CollapseError(TripletkitError, RuntimeError):
 
 
 class LabelFileError(TripletkitError, ValueError):
-    """A file of class labels cannot be read as one."""
-
-
-class ClassesError(TripletkitError, ValueError):
-    """The classes of images are too few or too small for what is asked."""
-
-
-class VoteFileError(TripletkitError, ValueError):
-    """Votes on triplets cannot be read, or do not belong to the triplets."""
-
-
-class ArrayFileError(TripletkitError, ValueError):
-    """A file of arrays is damaged, or is none."""
+    """Class labels cannot be read, or the classes are too few or too small for what is asked."""
 
 
 class JudgementsError(TripletkitError, ValueError):
-    """A database of judgements is none, is in use, or holds something else than is asked for."""
-
-
-class StudyError(TripletkitError, ValueError):
-    """What a study says to its judges cannot be read, or is not of its kind."""
-
-
-class SearchIndexError(TripletkitError, ValueError):
-    """A search index is damaged, or belongs to another model or collection."""
+    """A database of judgements, or its study, is none, is in use, or holds something else."""
 
 
 class MissingExtraError(TripletkitError, ImportError):
-    """Something was asked for that needs an optional package."""
-
-
-class RayError(TripletkitError, RuntimeError):
-    """A Ray cluster cannot be had, or was lost."""
-
-
-class KerasBackendError(TripletkitError, ImportError):
-    """Keras runs on a backend other than TensorFlow, or is told to."""
+    """Something was asked for that needs an optional package, or Keras on TensorFlow."""
 
 
 class SplitError(TripletkitError, ValueError):
@@ -180,11 +128,7 @@ class DistributionShiftWarning(TripletkitWarning):
 
 
 class DataWarning(TripletkitWarning):
-    """Part of the data is left out, or is read otherwise than it may have been meant."""
-
-
-class StoreWarning(TripletkitWarning):
-    """The feature store was mended, or cannot keep what is computed."""
+    """Part of the data is left out, is computed again, or may have been meant otherwise."""
 
 
 def caution(message: str, category: type[TripletkitWarning]) -> None:

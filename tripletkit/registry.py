@@ -28,7 +28,7 @@ class Registry(dict[str, Record], Generic[Record]):
     """
 
     def __init__(
-        self, kind: str, error: type[TripletkitError], reserved: Sequence[str] = ()
+        self, kind: str, error: Callable[[str], TripletkitError], reserved: Sequence[str] = ()
     ) -> None:
         super().__init__()
         self._kind = kind

@@ -117,7 +117,7 @@ def draw_triplets(
     Raises:
         SettingsError: if `hard` comes without a model.
         LabelFileError: if labels cannot be read.
-        ClassesError: if there are too few classes, or images of them.
+        LabelFileError: if there are too few classes, or images of them.
     """
     if per_anchor is not None and count is not None:
         raise SettingsError("count", "`per_anchor` and `count` exclude each other.")
@@ -215,7 +215,7 @@ def classify(
         A `Classification`: `scores` by embeddings and by frozen features, and `confusion`.
     Raises:
         LabelFileError, ImageNameError, ImageReadError: if something cannot be read.
-        ClassesError: if there are too few classes, or images of them.
+        LabelFileError: if there are too few classes, or images of them.
     """
     if held_out is not None and fraction is not None:
         raise SettingsError(

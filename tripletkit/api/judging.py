@@ -184,7 +184,7 @@ def collect(
         A `JudgementCollection`: its `links`, `serve()`, and `wsgi()` for a server of your own.
     Raises:
         JudgementsError: if the database is none, or the address or the database is in use.
-        StudyError: if the study cannot be read.
+        JudgementsError: if the study cannot be read.
         ImageNameError: if there are too few images, or a known question names another.
         SettingsError: if settings exclude each other.
     """

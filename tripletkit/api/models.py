@@ -635,7 +635,7 @@ def pretrained(
         A `Model`.
     Raises:
         BackboneError: if a name is not known, or its weights can neither be found nor downloaded.
-        NetworkFileError, PreprocessingError: if an ONNX file cannot be run, or it is not clear how.
+        NetworkFileError: if an ONNX file cannot be run, or it is not clear how.
     Example:
         `tk.pretrained("resnet50").embed("images/")`
     """

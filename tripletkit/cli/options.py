@@ -32,7 +32,7 @@ from tripletkit.cli.parameters import (
     Weights,
     WholeRange,
 )
-from tripletkit.errors import BackboneError, ViewError
+from tripletkit.errors import TripletkitError
 
 if TYPE_CHECKING:
     from tripletkit.data.images import Images
@@ -281,7 +281,7 @@ def _read_names(check: str) -> Callable[..., list[str] | None]:
         chosen = [name.strip() for name in names.split(",")]
         try:
             load_object(check)(chosen)
-        except (BackboneError, ViewError) as error:
+        except TripletkitError as error:
             raise click.BadParameter(str(error)) from error
         return chosen
 

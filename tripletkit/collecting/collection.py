@@ -47,7 +47,7 @@ from tripletkit.data.outputs import (
     open_output,
 )
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import SettingsError, StudyError
+from tripletkit.errors import JudgementsError, SettingsError
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.feature_parts import BackboneLike, GivenWeights
 from tripletkit.features.store import FeatureStore
@@ -103,7 +103,7 @@ class JudgementCollection:
             kept = {} if is_new else kept_settings(database)
             told = self._open_study(study, kept)
             if is_grid and (told.practice or told.attention):
-                raise StudyError(
+                raise JudgementsError(
                     f"{_STUDY_FILE}: expected no practice and no attention where grids are shown"
                 )
             if told.quota and not has_quota:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from tripletkit import defaults
 from tripletkit.data.judgement_files import open_database
 from tripletkit.data.outputs import note_input
-from tripletkit.errors import StudyError
+from tripletkit.errors import JudgementsError
 
 _PARAMETER = re.compile(r"[0-9A-Za-z_.-]{1,40}")
 # In the links of Prolific and of Mechanical Turk; the first of each is whose they are.
@@ -78,15 +78,15 @@ class Study:
 
 
 def read_study(path: Path) -> Study:
-    """Read a file of a study; raises `StudyError` where a value is not of its kind."""
+    """Read a file of a study; raises `JudgementsError` where a value is not of its kind."""
     given = _read_toml(path)
     known = {each.name: each.default for each in fields(Study) if each.name != "words"}
     if unknown := sorted(set(given) - set(known)):
-        raise StudyError(f"{path}: expected {', '.join(known)}, got {', '.join(unknown)}")
+        raise JudgementsError(f"{path}: expected {', '.join(known)}, got {', '.join(unknown)}")
     for key, value in given.items():
         is_right, expected = _KINDS.get(key) or _KINDS[type(known[key])]
         if not is_right(value):
-            raise StudyError(f"{path}: {key}: expected {expected}, got {value!r}"[:500])
+            raise JudgementsError(f"{path}: {key}: expected {expected}, got {value!r}"[:500])
         if isinstance(value, list):
             given[key] = tuple(map(tuple, value))
     return Study(**given, words=_read_words(given.get("language", "en"), path.parent))
@@ -136,7 +136,7 @@ def _read_words(language: str, folder: Path = Path()) -> dict[str, str]:
         return tomllib.loads((_HERE / "words" / f"{language}.toml").read_text(encoding="utf-8"))
     english, path = _read_words("en"), folder / language
     if not path.is_file():
-        raise StudyError(
+        raise JudgementsError(
             f"{path}: expected one of {', '.join(LANGUAGES)} as `language`, or a file of words"
         )
     words = _read_toml(path)
@@ -147,7 +147,7 @@ def _read_words(language: str, folder: Path = Path()) -> dict[str, str]:
     ]
     if wrong or set(words) != set(english):
         unknown = sorted(set(words) - set(english))
-        raise StudyError(
+        raise JudgementsError(
             f"{path}: expected the keys of the English words, with the same braces; missing or "
             f"with other braces: {', '.join(wrong) or 'none'}; not known: "
             f"{', '.join(unknown) or 'none'}"
@@ -164,11 +164,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise StudyError(f"{path}: cannot be read: {error.strerror}") from error
+        raise JudgementsError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: expected UTF-8 text: {error.reason}") from error
+        raise JudgementsError(f"{path}: expected UTF-8 text: {error.reason}") from error
     except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"{path}: expected TOML: {error}") from error
+        raise JudgementsError(f"{path}: expected TOML: {error}") from error
 
 
 def study_template() -> str:

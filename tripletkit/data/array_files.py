@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.data.outputs import note_input
-from tripletkit.errors import ArrayFileError
+from tripletkit.errors import FeatureFileError
 
 
 def read_array_file(path: Path) -> dict[str, np.ndarray]:
@@ -17,17 +17,17 @@ def read_array_file(path: Path) -> dict[str, np.ndarray]:
     note_input(path)
     data = io.BytesIO(path.read_bytes())
     if not zipfile.is_zipfile(data):
-        raise ArrayFileError("it is no NumPy archive (.npz)")
+        raise FeatureFileError("it is no NumPy archive (.npz)")
     try:
         with zipfile.ZipFile(data) as archive:
             # The checksum of every member; NumPy alone would miss damage behind an array's end.
             if (damaged := archive.testzip()) is not None:
-                raise ArrayFileError(f"its array {damaged.removesuffix('.npy')} is damaged")
+                raise FeatureFileError(f"its array {damaged.removesuffix('.npy')} is damaged")
         data.seek(0)
         with np.load(data, allow_pickle=False) as arrays:
             return {name: np.asarray(arrays[name]) for name in arrays.files}
-    except ArrayFileError:
+    except FeatureFileError:
         raise
     # Damage raises anything; NumPy's advice to load unsafely is not handed on.
     except Exception as error:
-        raise ArrayFileError("it is damaged, or no NumPy archive of plain arrays") from error
+        raise FeatureFileError("it is damaged, or no NumPy archive of plain arrays") from error

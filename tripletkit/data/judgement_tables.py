@@ -40,7 +40,6 @@ from tripletkit.errors import (
     AnswerFileError,
     DataWarning,
     TripletFileError,
-    VoteFileError,
     caution,
     describe_problems,
 )
@@ -49,12 +48,6 @@ from tripletkit.errors import (
 _ODD_PLACES = {"first": 0, "second": 1, "last": 2}
 _ODD_ONE = "odd one"
 _ROW_OF_IMAGES = (("anchor", "positive", "negative"), ("a", "b", "c"), ("query", "first", "second"))
-_ERRORS: dict[Wanted, type[TripletFileError | VoteFileError | AnswerFileError]] = {
-    "triplets": TripletFileError,
-    "votes": VoteFileError,
-    "truth": AnswerFileError,
-    "answers": AnswerFileError,
-}
 
 
 @dataclass(frozen=True)
@@ -93,21 +86,19 @@ def open_rows(
     """Return what a file or a table says, and the record of it.
 
     Raises:
-        TripletFileError, VoteFileError, AnswerFileError: if it cannot be read as what is wanted,
+        TripletFileError, AnswerFileError: if it cannot be read as what is wanted,
             with the first ten problems and their number.
     """
     columns = dict(columns or {})
     odd_place = _ODD_PLACES.get(columns.get("odd", ""))
     if odd_place is not None:
         del columns["odd"]
-    error_class = _ERRORS[wanted]
+    error_class = TripletFileError if wanted in ("triplets", "votes") else AnswerFileError
     try:
         table, record = open_table(given, wanted, columns)
         read = _read_rows(table, wanted, columns, odd_place, names)
     except TripletFileError as error:
         raise error_class(str(error)) from error
-    if wanted == "triplets" and read.votes is not None:
-        error_class = VoteFileError
     problems = describe_problems(list(place_problems(read.problems, table.source)))
     if problems and not with_problems:
         raise error_class(problems)

@@ -40,7 +40,6 @@ from tripletkit.errors import (
     JudgementsError,
     SettingsError,
     TripletFileError,
-    VoteFileError,
 )
 
 logger = logging.getLogger("tripletkit")
@@ -205,8 +204,8 @@ def open_judgements(
         with_problems: keep lines that cannot be read as `problems`, instead of refusing the file.
         prefix: before the names of the settings `votes` and `truth` in messages, as `val_`.
     Raises:
-        TripletFileError, VoteFileError, AnswerFileError: if something cannot be read, or does not
-            belong together, with the first ten problems and their number.
+        TripletFileError, AnswerFileError: if something cannot be read, or does not belong
+            together, with the first ten problems and their number.
     """
     opened = _as_file(given)
     is_database = _is_database(opened)
@@ -392,19 +391,19 @@ def open_votes(
         read, record = open_rows(opened, "votes")
         if read.votes is None:
             shown = ", ".join(read.table.columns)
-            raise VoteFileError(f"{read.source}: expected {EXPECTED['votes']}, got {shown}")
+            raise TripletFileError(f"{read.source}: expected {EXPECTED['votes']}, got {shown}")
         votes, asked = read.votes, read.triplets
     else:
         votes = opened if isinstance(opened, Votes) else _votes_of_numbers(opened)
         digest = hashlib.sha256(np.stack([votes.for_first, votes.for_second]).tobytes())
         record = FileRecord("the votes", None, digest.hexdigest())
     if triplets is not None and len(votes) != len(triplets):
-        raise VoteFileError(
+        raise TripletFileError(
             f"{record.name}: expected {len(triplets):,} rows of votes, one for each row of "
             f"{triplets.source}, got {len(votes):,}. Do both belong to the same triplets?"
         )
     if triplets and asked and (problems := describe_other_questions(asked, triplets)):
-        raise VoteFileError(problems)
+        raise TripletFileError(problems)
     return votes, asked, record
 
 
@@ -412,15 +411,15 @@ def _votes_of_numbers(value: np.ndarray) -> Votes:
     numbers = np.asarray(value, dtype=np.float64)
     if numbers.ndim == 1:
         if not ((numbers >= 0) & (numbers <= 1)).all():
-            raise VoteFileError("expected shares from 0 to 1 for the first image, got others")
+            raise TripletFileError("expected shares from 0 to 1 for the first image, got others")
         return Votes.of_shares(numbers)
     if numbers.ndim != 2 or numbers.shape[1] != 2:
-        raise VoteFileError(
+        raise TripletFileError(
             "expected votes of the shape (n_triplets, 2), or shares of the shape (n_triplets,), "
             f"got {numbers.shape}"
         )
     if not ((numbers >= 0).all() and np.isfinite(numbers).all() and numbers.any(axis=1).all()):
-        raise VoteFileError("expected numbers of votes, 0 or more and not both 0, got others")
+        raise TripletFileError("expected numbers of votes, 0 or more and not both 0, got others")
     return Votes(*numbers.T.copy())
 
 

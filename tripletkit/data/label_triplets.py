@@ -10,7 +10,7 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
-from tripletkit.errors import ClassesError
+from tripletkit.errors import LabelFileError
 
 # Draws that repeat a triplet are drawn anew so often; then what is left is listed in full.
 _ROUNDS = 8
@@ -83,7 +83,7 @@ class _Pool:
             labels[order], return_inverse=True, return_counts=True
         )
         if len(self.sizes) < 2 or self.sizes.max() < 2:
-            raise ClassesError(
+            raise LabelFileError(
                 "expected images of at least two classes, and two images of one of them, "
                 f"got {len(images):,} images of {len(self.sizes):,} classes"
             )

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from tripletkit import defaults
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import Destination, csv_form, open_output
-from tripletkit.errors import ClassesError
+from tripletkit.errors import LabelFileError
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,
@@ -123,7 +123,7 @@ class ClassDistances:
             labels[self.order], return_index=True, return_counts=True
         )
         if len(sizes) < 2 or sizes.max() < 2:
-            raise ClassesError(
+            raise LabelFileError(
                 "expected images of at least two classes, and two images of one of them, "
                 f"got {len(embeddings):,} images of {len(sizes):,} classes"
             )
@@ -413,13 +413,13 @@ def classify_embeddings(
     """
     classes = np.unique(reference_labels)
     if len(classes) < 2:
-        raise ClassesError(
+        raise LabelFileError(
             "expected labelled images of at least two classes that are not held out, got "
             f"{len(reference_labels):,} of {len(classes)}. Hold fewer out."
         )
     is_known = np.isin(query_labels, classes)
     if not is_known.any():
-        raise ClassesError(
+        raise LabelFileError(
             f"expected held-out images of the {len(classes)} classes that other images have, "
             f"got none among {len(query_labels):,}"
         )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tripletkit.data.unfinished import remove_unfinished, unfinished_file
-from tripletkit.errors import ExportError, NetworkFileError, StoreError
+from tripletkit.errors import NetworkFileError, StoreError
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.function_encoder import FunctionBackbone
 from tripletkit.features.onnx_engine import make_onnx_function, open_session
@@ -85,7 +85,7 @@ class _FirstRun:
             written = make_onnx_model(take_stages(self._model, stages)).SerializeToString()
             function = make_onnx_function(open_session(written), backbone.preprocessing)
             self._check(function, of_keras, pixels)
-        except (ExportError, NetworkFileError) as error:
+        except NetworkFileError as error:
             logger.warning("%s is run by TensorFlow, not by ONNX Runtime: %s", backbone.name, error)
             return of_keras
         _keep(written, self._folder, self._key)
@@ -107,7 +107,7 @@ class _FirstRun:
         for part, (ours, keras_own) in zip(self._parts, columns, strict=True):
             difference = _relative_difference(ours, keras_own)
             if not difference <= _TOLERANCE:
-                raise ExportError(
+                raise NetworkFileError(
                     f"{part.backbone.name}: expected the features that Keras gives, got others in "
                     f"{part.facts.get('stage', 'its last features')} (difference "
                     f"{difference:.1e} of the largest)"

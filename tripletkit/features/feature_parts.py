@@ -15,7 +15,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.outputs import note_input
-from tripletkit.errors import BackboneError, SettingsError, ViewError, WeightsError
+from tripletkit.errors import BackboneError, SettingsError, WeightsError
 from tripletkit.features.backbones import (
     AUTO,
     FROM_FILE,
@@ -307,9 +307,10 @@ def _stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
 
 def _check_views(encoder: Backbone, views: Sequence[View]) -> None:
     if encoder.preprocessing.cut_from_px is not None and any(view.place for view in views):
-        raise ViewError(
+        raise SettingsError(
+            "views",
             f"{encoder.name}: expected views of the whole image or its mirror image, because its "
-            "preprocessing cuts the middle itself; got crops."
+            "preprocessing cuts the middle itself; got crops.",
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tripletkit.data.outputs import note_input
-from tripletkit.errors import PreprocessingError
+from tripletkit.errors import NetworkFileError
 from tripletkit.features.backbones import Preprocessing
 
 CONFIG_FILE = "preprocessor_config.json"
@@ -75,7 +75,7 @@ def parse_processor(text: str, *, scales: bool = True) -> ImageProcessor:
     for item in text.split(","):
         key, is_pair, value = (part.strip() for part in item.partition("="))
         if not is_pair or key not in _KEYS or key in given:
-            raise PreprocessingError(
+            raise NetworkFileError(
                 f"preprocessing: expected each of {', '.join(_KEYS)} once as KEY=VALUE, got "
                 f'"{item}". For example: {EXAMPLE}'
             )
@@ -104,12 +104,12 @@ def _check_keys(given: Mapping[str, str], scales: bool) -> None:
     if scales and ("scale" not in given or {"mean", "std"} & set(given)):
         needed += ["mean", "std"]
     if missing := [key for key in needed if key not in given]:
-        raise PreprocessingError(
+        raise NetworkFileError(
             f'preprocessing: expected "{missing[0]}", got only {", ".join(given)}. For example: '
             f"{EXAMPLE}"
         )
     if not scales and (extra := [key for key in ("mean", "std", "scale") if key in given]):
-        raise PreprocessingError(
+        raise NetworkFileError(
             f"preprocessing: the encoder takes pixels as uint8 and scales them by itself; leave "
             f"out {', '.join(extra)}."
         )
@@ -146,11 +146,11 @@ def read_processor(path: Path) -> ImageProcessor:
             return _of_timm(config["pretrained_cfg"])
         return _of_transformers(config.get("image_processor") or config)
     except OSError as error:
-        raise PreprocessingError(f"{path}: cannot be read: {error.strerror}") from error
-    except PreprocessingError as error:
-        raise PreprocessingError(f"{path}: {error}. Say it with `preprocess`.") from error
+        raise NetworkFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except NetworkFileError as error:
+        raise NetworkFileError(f"{path}: {error}. Say it with `preprocess`.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PreprocessingError(
+        raise NetworkFileError(
             f"{path}: expected the configuration of an image processor, cannot be read as one: "
             f"{error}. Say it with `preprocess={EXAMPLE}`"
         ) from error
@@ -162,20 +162,20 @@ def _of_transformers(config: Mapping[str, Any]) -> ImageProcessor:
     whose = "" if named is None else _class_name(named)
     classes = _read_classes()
     if named is not None and whose not in set(classes) - {""}:
-        raise PreprocessingError(
+        raise NetworkFileError(
             f"expected an image processor among {', '.join(sorted(classes)[1:])}, got {named}"
         )
     usual = classes[whose] if named is not None else _without_class(given)
     _check_nulls(config, usual)
     how = {**usual, **given}
     if not how["do_resize"]:
-        raise PreprocessingError("expected images that are resized, got do_resize false")
+        raise NetworkFileError("expected images that are resized, got do_resize false")
     if how.get("do_pad"):
-        raise PreprocessingError("expected images without padding, got do_pad true")
+        raise NetworkFileError("expected images without padding, got do_pad true")
     input_size_px, cut = _find_sizes(how, whose)
     resample = FILTERS.get(how["resample"])
     if resample is None:
-        raise PreprocessingError(f'expected a known "resample", got {how["resample"]!r}')
+        raise NetworkFileError(f'expected a known "resample", got {how["resample"]!r}')
     scale = 255.0 * how["rescale_factor"] if how["do_rescale"] else 255.0
     mean, deviation = [0.0] * 3, [1.0] * 3
     if how["do_normalize"]:
@@ -196,7 +196,7 @@ def _check_nulls(config: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
         default = usual.get(key)
         is_switch = isinstance(default, bool) and default
         if value is None and (is_switch or (key == "resample" and default != 2)):
-            raise PreprocessingError(f'expected "{key}" to say what is done, got null')
+            raise NetworkFileError(f'expected "{key}" to say what is done, got null')
 
 
 def _class_name(named: str) -> str:
@@ -214,7 +214,7 @@ def _without_class(given: Mapping[str, Any]) -> dict[str, Any]:
     needed += ["crop_size"] * given.get("do_center_crop", False)
     for key in needed:
         if key not in given:
-            raise PreprocessingError(f'expected "{key}", or "image_processor_type", got none')
+            raise NetworkFileError(f'expected "{key}", or "image_processor_type", got none')
     is_square = not given.get("do_center_crop", False)
     return {**_read_classes()[""], "is_square": is_square}
 
@@ -236,7 +236,7 @@ def _find_sizes(how: Mapping[str, Any], whose: str) -> tuple[int, _Cut]:
     if {key for key, value in size.items() if value is not None} - {
         "shortest_edge", "height", "width"
     }:  # fmt: skip
-        raise PreprocessingError(f"expected images of one size, got size {size}")
+        raise NetworkFileError(f"expected images of one size, got size {size}")
     shortest_px: int | None = size.get("shortest_edge")
     crop_pct: Any = how.get("crop_pct")
     if whose == "ConvNext" or (not whose and crop_pct is not None):
@@ -252,7 +252,7 @@ def _find_sizes(how: Mapping[str, Any], whose: str) -> tuple[int, _Cut]:
         shortest_px = int(256 / 224 * shortest_px)
     if not how["do_center_crop"]:
         if side_px is None or shortest_px is not None:
-            raise PreprocessingError(f"expected square images, got size {size} without a crop")
+            raise NetworkFileError(f"expected square images, got size {size} without a crop")
         return side_px, {}
     crop = how["crop_size"]
     crop_px = crop if isinstance(crop, int) else _side(crop)
@@ -267,7 +267,7 @@ def _of_open_clip(config: Mapping[str, Any]) -> ImageProcessor:
     side_px = side if isinstance(side, int) else _side({"height": side[-2], "width": side[-1]})
     mode = how.get("resize_mode") or "shortest"
     if mode not in ("shortest", "squash"):
-        raise PreprocessingError(f'expected "resize_mode" shortest or squash, got {mode!r}')
+        raise NetworkFileError(f'expected "resize_mode" shortest or squash, got {mode!r}')
     cut = {"shortest_edge_px": side_px, "rounds_half": True} if mode == "shortest" else {}
     return _make_plain(side_px, cut, how.get("interpolation") or "bicubic", how, _CLIP)
 
@@ -278,7 +278,7 @@ def _of_timm(how: Mapping[str, Any]) -> ImageProcessor:
     scaled_px = math.floor(side_px / (how.get("crop_pct") or 0.875))
     mode = how.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
-        raise PreprocessingError(f'expected "crop_mode" center or squash, got {mode!r}')
+        raise NetworkFileError(f'expected "crop_mode" center or squash, got {mode!r}')
     edge = "shortest_edge_px" if mode == "center" else "square_px"
     cut = {edge: scaled_px, "rounds_half": True}
     if mode == "squash" and scaled_px == side_px:
@@ -295,7 +295,7 @@ def _make_plain(
 ) -> ImageProcessor:
     """Return what open_clip and timm do: filters by name, pixels from 0 to 1."""
     if resample not in FILTERS.values():
-        raise PreprocessingError(
+        raise NetworkFileError(
             f'expected "interpolation" among {", ".join(FILTERS.values())}, got {resample!r}'
         )
     mean = _three(how.get("mean") or usual["image_mean"])
@@ -324,28 +324,26 @@ def _make(
     )
     before_px = how.cut_from_px or input_size_px
     if before_px < input_size_px:
-        raise PreprocessingError(
+        raise NetworkFileError(
             f"expected a crop within the image, got {input_size_px} pixels of {before_px}"
         )
     if not all(value > 0 for value in (input_size_px, scale, *deviation)):
-        raise PreprocessingError("expected sizes, scale and deviations above 0")
+        raise NetworkFileError("expected sizes, scale and deviations above 0")
     if before_px > MAX_SIDE_PX:
-        raise PreprocessingError(
-            f"expected images of at most {MAX_SIDE_PX} pixels, got {before_px}"
-        )
+        raise NetworkFileError(f"expected images of at most {MAX_SIDE_PX} pixels, got {before_px}")
     return ImageProcessor(input_size_px, how, layout)
 
 
 def _side(size: Mapping[str, Any]) -> int:
     sides = {size[key] for key in ("height", "width") if size.get(key) is not None}
     if len(sides) != 1:
-        raise PreprocessingError(f"expected square images, got size {dict(size)}")
+        raise NetworkFileError(f"expected square images, got size {dict(size)}")
     return int(sides.pop())
 
 
 def _choose(key: str, text: str, choices: Any) -> str:
     if (chosen := text.lower()) not in choices:
-        raise PreprocessingError(
+        raise NetworkFileError(
             f'preprocessing: expected {key} among {", ".join(choices)}, got "{text}"'
         )
     return chosen
@@ -353,7 +351,7 @@ def _choose(key: str, text: str, choices: Any) -> str:
 
 def _whole(key: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= MAX_SIDE_PX:
-        raise PreprocessingError(
+        raise NetworkFileError(
             f'preprocessing: expected 1 to {MAX_SIDE_PX} pixels as {key}, got "{text}"'
         )
     return int(text)
@@ -366,7 +364,7 @@ def _numbers(key: str, text: str, n: int) -> list[float]:
             raise ValueError
     except ValueError:
         many = f"one number or {n} with colons between" if n > 1 else "one number"
-        raise PreprocessingError(f'preprocessing: expected {key} as {many}, got "{text}"') from None
+        raise NetworkFileError(f'preprocessing: expected {key} as {many}, got "{text}"') from None
     return numbers * n if len(numbers) == 1 else numbers
 
 

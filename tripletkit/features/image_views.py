@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tripletkit.data.decoding import read_image, resize_to_square
-from tripletkit.errors import ViewError
+from tripletkit.errors import BackboneError, SettingsError
 from tripletkit.features.backbones import Preprocessing
 from tripletkit.registry import describe_unknown
 
@@ -78,7 +78,7 @@ def choose_views(names: Sequence[str]) -> tuple[View, ...]:
     """Return the views of one or several `VIEW_SETS`, each once and in an order of their own."""
     for name in names:
         if name not in VIEW_SETS:
-            raise ViewError(describe_unknown(name, VIEW_SETS))
+            raise SettingsError("views", describe_unknown(name, VIEW_SETS))
     chosen = {view for name in names for view in VIEW_SETS[name]}
     return tuple(view for view in _VIEWS.values() if view in chosen)
 
@@ -86,7 +86,7 @@ def choose_views(names: Sequence[str]) -> tuple[View, ...]:
 def get_view(name: str) -> View:
     """Return one view by its own name."""
     if name not in _VIEWS:
-        raise ViewError(
+        raise BackboneError(
             f'expected a view among {", ".join(_VIEWS)}, got "{name}". Update tripletkit.'
         )
     return _VIEWS[name]

@@ -13,7 +13,7 @@ import tempfile
 from importlib import import_module
 
 from tripletkit.data.unfinished import private_temporary_folder
-from tripletkit.errors import KerasBackendError, MissingExtraError
+from tripletkit.errors import MissingExtraError
 
 _VARIABLE = "KERAS_BACKEND"
 _BACKEND = "tensorflow"
@@ -55,7 +55,7 @@ def _start() -> None:
 
 def _check(backend: str, where: str) -> None:
     if backend != _BACKEND:
-        raise KerasBackendError(
+        raise MissingExtraError(
             f"expected Keras on {_BACKEND}, {where} {backend}. Set {_VARIABLE}={_BACKEND} before "
             "Keras is imported (in a notebook: before its first cell that imports it, after a "
             "restart of the kernel)."

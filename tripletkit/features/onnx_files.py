@@ -19,7 +19,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.decoding import PIXELS_VERSION
 from tripletkit.data.outputs import note_input
-from tripletkit.errors import NetworkFileError, PreprocessingError
+from tripletkit.errors import NetworkFileError
 from tripletkit.features.backbones import FROM_FILE, Backbone, Preprocessing
 from tripletkit.features.encoder_trial import (
     TOLERANCE,
@@ -151,7 +151,7 @@ def open_network_file(
     elif (config := find_config(path)) is not None:
         processor = read_processor(config)
     else:
-        raise PreprocessingError(
+        raise NetworkFileError(
             f"{path}: expected {CONFIG_FILE} beside it, or to be told what its images go through: "
             f"`preprocess={EXAMPLE}`"
         )
@@ -402,7 +402,7 @@ def _find_layout(path: Path, image_input: Any, processor: ImageProcessor) -> str
             # What Hugging Face calls images, always with channels first.
             said = "nchw"
         else:
-            raise PreprocessingError(
+            raise NetworkFileError(
                 f"{path}: expected an input that says where its channels are, got "
                 f"{image_input.name} {shape}. Add layout=nchw or layout=nhwc to `preprocess`."
             )
@@ -410,7 +410,7 @@ def _find_layout(path: Path, image_input: Any, processor: ImageProcessor) -> str
     if any(
         isinstance(got, int) and got != want for got, want in zip(shape[1:], wanted, strict=True)
     ):
-        raise PreprocessingError(
+        raise NetworkFileError(
             f"{path}: expected images of {side} pixels ({said}) to fit its input "
             f"{image_input.name} {shape}. Give the right size, layout and channels (such as "
             "channels=gray) with `preprocess`."

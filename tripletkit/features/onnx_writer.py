@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tripletkit.errors import ExportError
+from tripletkit.errors import NetworkFileError
 from tripletkit.features.keras_backend import keras
 
 # The first with Gelu; every ONNX Runtime since 1.17 runs it.
@@ -30,7 +30,7 @@ def make_onnx_model(
     """Return a functional Keras model with one output `(batch, n)` as ONNX, for any batch size.
 
     Inputs are as Keras has them, float32, and called `image`, or by their own names where they are
-    several. `ExportError` names the first layer that cannot be written.
+    several. `NetworkFileError` names the first layer that cannot be written.
     """
     model = getattr(model, "_functional", model)
     graph = _GraphWriter()
@@ -150,7 +150,7 @@ def _write_call(graph: _GraphWriter, node: Any) -> None:
     elif kind in _WRITERS:
         graph.put(outputs[0], *_WRITERS[kind](graph, layer, inputs, node))
     else:
-        raise ExportError(
+        raise NetworkFileError(
             f"layer {layer.name}: expected one of those that can be written as ONNX, got {kind}"
         )
 
@@ -207,7 +207,7 @@ _ACTIVATIONS: dict[str, Callable[[_GraphWriter, str], str]] = {
 def _activate(graph: _GraphWriter, function: Callable[..., Any], name: str) -> str:
     kind = getattr(function, "__name__", repr(function))
     if kind not in _ACTIVATIONS:
-        raise ExportError(f"expected a known activation, got {kind}")
+        raise NetworkFileError(f"expected a known activation, got {kind}")
     return _ACTIVATIONS[kind](graph, name)
 
 
@@ -218,7 +218,7 @@ def _activation(graph, layer, inputs, _node):
 
 def _relu(graph, layer, inputs, _node):
     if layer.negative_slope or layer.threshold:
-        raise ExportError(f"layer {layer.name}: expected ReLU without slope or threshold")
+        raise NetworkFileError(f"layer {layer.name}: expected ReLU without slope or threshold")
     form = graph.form(inputs[0])
     name = graph.get(inputs[0], form)
     if layer.max_value is None:
@@ -256,7 +256,7 @@ def _convolve(
     with_bias: bool = True,
 ) -> str:
     if layer.data_format != "channels_last":
-        raise ExportError(f"layer {layer.name}: expected channels last, got channels first")
+        raise NetworkFileError(f"layer {layer.name}: expected channels last, got channels first")
     weights = [graph.constant(kernel)]
     if with_bias and layer.use_bias:
         weights.append(graph.constant(_array(layer.bias)))
@@ -321,7 +321,7 @@ def _normalization(graph, layer, inputs, _node):
 def _layer_norm(graph, layer, inputs, _node):
     axis = layer.axis if isinstance(layer.axis, int) else next(iter(layer.axis))
     if axis not in (-1, len(inputs[0].shape) - 1) or getattr(layer, "rms_scaling", False):
-        raise ExportError(f"layer {layer.name}: expected LayerNormalization of the last axis")
+        raise NetworkFileError(f"layer {layer.name}: expected LayerNormalization of the last axis")
     scale = _array(layer.gamma) if layer.scale else np.ones(inputs[0].shape[-1])
     weights = [scale] + [_array(layer.beta)] * layer.center
     arrays = map(graph.constant, weights)
@@ -331,7 +331,7 @@ def _layer_norm(graph, layer, inputs, _node):
 
 def _unit_norm(graph, layer, inputs, _node):
     if len(inputs[0].shape) != 2:
-        raise ExportError(f"layer {layer.name}: expected UnitNormalization of vectors")
+        raise NetworkFileError(f"layer {layer.name}: expected UnitNormalization of vectors")
     name = graph.get(inputs[0])
     squares = graph.add("ReduceSumSquare", name, graph.constant([-1]), keepdims=1)
     # As in Keras, rows of zeros stay.
@@ -411,7 +411,7 @@ def _global_average(graph, layer, inputs, _node):
 
 def _statistic_of_map(graph, layer, inputs, _node):
     if len(inputs[0].shape) != 4 or tuple(layer.axis) != (1, 2) or layer.keepdims:
-        raise ExportError(f"{layer.name}: expected statistics over height and width")
+        raise NetworkFileError(f"{layer.name}: expected statistics over height and width")
 
     def mean(name: str, keepdims: int = 0) -> str:
         return graph.add("ReduceMean", name, graph.constant([2, 3]), keepdims=keepdims)

@@ -21,7 +21,7 @@ from typing import Any
 
 from tripletkit.data.images import Images
 from tripletkit.data.unfinished import private_temporary_folder
-from tripletkit.errors import MissingExtraError, RayError, TripletkitError
+from tripletkit.errors import MissingExtraError, TripletkitError
 from tripletkit.features.extraction import BlockEncoder, BlockResult
 
 # More threads than this hardly make one encoder faster; more encoders do.
@@ -149,7 +149,7 @@ def _cluster(address: str | None, n_workers: int | None) -> Iterator[ModuleType]
             ray.init(address, **quiet)
     # Ray raises a plain Exception where its processes do not come up.
     except Exception as error:
-        raise RayError(
+        raise TripletkitError(
             f"{address or 'a Ray of its own'}: expected a Ray cluster, got none: {error}"
         ) from error
     context = ray.data.DataContext.get_current()
@@ -216,7 +216,7 @@ def _explain(error: BaseException) -> TripletkitError:
         if isinstance(cause, TripletkitError):
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-    return RayError(
+    return TripletkitError(
         f"The work on Ray broke off: {error}\nWhat was written is kept: run the command again "
         "to go on."
     )

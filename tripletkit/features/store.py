@@ -28,7 +28,7 @@ import platformdirs
 
 from tripletkit import defaults
 from tripletkit.data.outputs import check_written_folder
-from tripletkit.errors import StoreError, StoreWarning, caution
+from tripletkit.errors import DataWarning, StoreError, caution
 
 FILE_NAME = "features.sqlite3"
 # Written into the head of the file, which says whose it is even where the rest is damaged.
@@ -174,7 +174,7 @@ class FeatureStore:
         """Return what is kept for images: `(len(contents), n_features)` float32.
 
         A row of NaN stands where nothing is kept. Damaged features are dropped, so that the store
-        takes new ones, with a `StoreWarning`.
+        takes new ones, with a `DataWarning`.
         """
         fingerprint, n_bytes = space.fingerprint, 4 * space.n_features
         rows_of: dict[bytes, list[int]] = {}
@@ -198,7 +198,7 @@ class FeatureStore:
             caution(
                 f"{self.path}: the stored features of {len(damaged):,} images are damaged and are "
                 "computed again.",
-                StoreWarning,
+                DataWarning,
             )
             self._change(
                 "DELETE FROM features WHERE content = ? AND space = "
@@ -303,7 +303,7 @@ class FeatureStore:
         caution(
             f"{self.path}: can only be read, so what is computed now is not kept. Choose "
             "another folder as `cache` to keep it.",
-            StoreWarning,
+            DataWarning,
         )
 
     def _select(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tripletkit import defaults
-from tripletkit.errors import LossError
+from tripletkit.errors import SettingsError
 from tripletkit.features.keras_backend import KerasTensor, keras, ops
 from tripletkit.losses.batch_mining import MINERS, mined_distances
 from tripletkit.losses.loss_registry import get_loss
@@ -156,9 +156,10 @@ class TripletLoss(keras.losses.Loss):
     ) -> None:
         super().__init__(name=name, reduction=None)
         if (function := triplet_loss_of(loss, margin)) is None or mining not in MINERS:
-            raise LossError(
+            raise SettingsError(
+                "loss",
                 f'expected a loss of triplets, and mining among {", ".join(MINERS)}, got "{loss}" '
-                f'and "{mining}"'
+                f'and "{mining}"',
             )
         self._of_distances = function
         self._settings: dict[str, Any] = {

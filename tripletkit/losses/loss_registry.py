@@ -7,8 +7,9 @@ TensorFlow, so that the command line can list them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from tripletkit.errors import LossError
+from tripletkit.errors import SettingsError
 from tripletkit.registry import Reference, Registry
 
 
@@ -45,7 +46,7 @@ class Loss:
 _FUNCTIONS = "tripletkit.losses.functions"
 _FACENET = "Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832"
 
-LOSSES: Registry[Loss] = Registry("loss", LossError)
+LOSSES: Registry[Loss] = Registry("loss", partial(SettingsError, "loss"))
 get_loss = LOSSES.find
 
 
@@ -68,7 +69,7 @@ def register_loss(
         has_margin: the function takes the margin as its third argument.
         summary, formula, paper: what `list_losses` says of it.
     Raises:
-        LossError: if the name is taken.
+        SettingsError: if the name is taken.
     """
     LOSSES.add(Loss(name, summary, formula, paper, of_triplets, has_margin))
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from tripletkit.errors import ExportError, ModelFolderError, RecipeError
+from tripletkit.errors import ModelFolderError, NetworkFileError, SettingsError
 from tripletkit.features.onnx_engine import open_session
 from tripletkit.features.weights_files import to_snake_case
 from tripletkit.model.recipes import COSINE, MAP, MLP, RESIDUAL, Part
@@ -214,7 +214,7 @@ def write_head_layers(head: keras.Model, path: Path) -> None:
         written = read_numpy_head(path)
         assert written is not None, "it has just been described"
         _check(head, written)
-    except ExportError as error:
+    except NetworkFileError as error:
         with h5py.File(path, "a") as file:
             file.attrs.pop(_ATTRIBUTE, None)
         logger.warning("the head is run by TensorFlow, not by NumPy: %s", error)
@@ -228,7 +228,7 @@ def _check(head: keras.Model, numpy_head: NumpyHead) -> None:
     features[-1] = 0
     got, want = numpy_head(features), np.asarray(head(features, training=False))
     if not np.abs(got - want).max() <= _TOLERANCE * np.abs(want).max():
-        raise ExportError("expected the embeddings that Keras gives, got others")
+        raise NetworkFileError("expected the embeddings that Keras gives, got others")
 
 
 def _describe(head: keras.Model) -> list[dict[str, Any]]:
@@ -260,7 +260,7 @@ def _describe(head: keras.Model) -> list[dict[str, Any]]:
                     values[id(node.outputs[0])] = values[id(inputs[0])]
                     continue
                 if kind not in _SETTINGS:
-                    raise ExportError(
+                    raise NetworkFileError(
                         f"layer {layer.name}: expected one of {', '.join(_SETTINGS)}, got {kind}"
                     )
                 steps.append(
@@ -301,7 +301,7 @@ def _read_arrays(file: h5py.File, place: str | None) -> Iterator[np.ndarray]:
 def _dense_settings(layer: Any, _arguments: Any) -> dict[str, Any]:
     name = getattr(layer.activation, "__name__", "")
     if name not in _ACTIVATIONS:
-        raise ExportError(
+        raise NetworkFileError(
             f"layer {layer.name}: expected an activation among {', '.join(_ACTIVATIONS)}, got "
             f"{name or layer.activation}"
         )
@@ -313,7 +313,7 @@ def _slice_settings(_layer: Any, arguments: Any) -> dict[str, Any]:
     key = arguments.args[1]
     whole, columns = key if isinstance(key, tuple) and len(key) == 2 else (None, None)
     if whole != slice(None) or not isinstance(columns, slice) or columns.step is not None:
-        raise ExportError(f"expected columns like [:, 0:8] to be taken, got {key}")
+        raise NetworkFileError(f"expected columns like [:, 0:8] to be taken, got {key}")
     return {"start": columns.start, "stop": columns.stop}
 
 
@@ -423,9 +423,10 @@ def fit_projection(embeddings: np.ndarray, settings: Settings) -> list[np.ndarra
     from sklearn.decomposition import PCA
 
     if settings.dim > min(embeddings.shape):
-        raise RecipeError(
+        raise SettingsError(
+            "dim",
             f"`dim={settings.dim}`: expected at most {min(embeddings.shape)}, as many as the "
-            f"embeddings of {len(embeddings):,} images can be compressed to"
+            f"embeddings of {len(embeddings):,} images can be compressed to",
         )
     components = PCA(settings.dim, svd_solver="randomized", random_state=settings.seed).fit(
         embeddings

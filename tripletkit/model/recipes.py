@@ -7,10 +7,11 @@ this module imports TensorFlow, so that the command line can show the defaults.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tripletkit import defaults
-from tripletkit.errors import RecipeError
+from tripletkit.errors import SettingsError
 from tripletkit.registry import Reference, Registry, describe_unknown
 
 FROZEN = "frozen"
@@ -111,7 +112,7 @@ class Recipe:
         return "dim" not in self.sizes
 
 
-RECIPES: Registry[Recipe] = Registry("recipe", RecipeError)
+RECIPES: Registry[Recipe] = Registry("recipe", partial(SettingsError, "recipe"))
 get_recipe = RECIPES.find
 
 
@@ -125,11 +126,11 @@ def register_recipe(name: str, *, like: str = "mlp", **changed: Any) -> None:
             `dropout`, `margin`, `epochs` and `learning_rate`; or `body`, a function (or
             `"module:function"`) that builds the head, with `sizes`, the settings that it takes.
     Raises:
-        RecipeError: if the name is taken, there is no recipe to be like, or it has no such value.
+        SettingsError: if the name is taken, there is no recipe to be like, or it has no such value.
     """
     recipe = get_recipe(like)
     if unknown := [each for each in changed if each not in Recipe.__dataclass_fields__]:
-        raise RecipeError(describe_unknown(unknown[0], Recipe.__dataclass_fields__))
+        raise SettingsError(unknown[0], describe_unknown(unknown[0], Recipe.__dataclass_fields__))
     RECIPES.add(replace(recipe, name=name, **changed))
 
 

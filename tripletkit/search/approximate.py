@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from tripletkit.data.array_files import read_array_file
 from tripletkit.data.outputs import Destination, OutputForm, open_output
-from tripletkit.errors import ArrayFileError, MissingExtraError, SearchIndexError
+from tripletkit.errors import FeatureFileError, MissingExtraError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.search.exact import Neighbors, rank_candidates
@@ -70,7 +70,7 @@ class IndexOrigin:
             ("of the images with the sha256 {}", expected.collection, self.collection),
         ):
             if wanted != got:
-                raise SearchIndexError(
+                raise FeatureFileError(
                     f"{path}: expected an index {what.format(_short(wanted))}, got {_short(got)}. "
                     "Name another file with `index`, or make it anew with `overwrite=True`."
                 )
@@ -178,20 +178,20 @@ class ApproximateIndex:
             version, digest = facts["format_version"], facts["sha256"]
             origin = IndexOrigin(**facts["origin"])
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            reason = error if isinstance(error, ArrayFileError) else "it holds something else"
-            raise SearchIndexError(
+            reason = error if isinstance(error, FeatureFileError) else "it holds something else"
+            raise FeatureFileError(
                 f"{path}: expected an index that `tripletkit neighbors` wrote, cannot be "
                 f"read as one: {reason}. Name another file, or make it anew with `overwrite=True`."
             ) from error
         except OSError as error:
-            raise SearchIndexError(f"{path}: cannot be read: {error.strerror}") from error
+            raise FeatureFileError(f"{path}: cannot be read: {error.strerror}") from error
         if version != _FORMAT_VERSION:
-            raise SearchIndexError(
+            raise FeatureFileError(
                 f"{path}: expected an index of format {_FORMAT_VERSION}, got {version!r}. {again}"
             )
         origin.check(expected, path)
         if hashlib.sha256(index.tobytes()).hexdigest() != digest:
-            raise SearchIndexError(
+            raise FeatureFileError(
                 f"{path}: is damaged: its sha256 is not the one written with it. {again}"
             )
         loaded = cls.__new__(cls)
@@ -204,7 +204,7 @@ class ApproximateIndex:
             not isinstance(loaded._index, faiss.IndexIVFFlat | faiss.IndexIVFPQ)
             or loaded._index.ntotal > origin.n_images
         ):
-            raise SearchIndexError(
+            raise FeatureFileError(
                 f"{path}: holds no index, although its sha256 is as written. {again}"
             )
         return loaded

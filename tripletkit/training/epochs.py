@@ -22,7 +22,7 @@ import numpy as np
 
 from tripletkit.data.array_files import read_array_file
 from tripletkit.data.outputs import open_output
-from tripletkit.errors import ArrayFileError, CheckpointError, CollapseError, OutputError
+from tripletkit.errors import CollapseError, FeatureFileError, ModelFolderError, OutputError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.settings import Settings
@@ -300,14 +300,14 @@ class Checkpoints:
             if not 1 <= best_epoch <= len(history):
                 raise LookupError("no best epoch")
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            is_known = isinstance(error, OSError | ArrayFileError)
-            raise CheckpointError(
+            is_known = isinstance(error, OSError | FeatureFileError)
+            raise ModelFolderError(
                 f"{self.path}: expected a checkpoint, cannot be read as one: "
                 f"{error if is_known else 'it holds something else'}. Begin anew with "
                 "`overwrite=True`."
             ) from error
         if differences := _describe_differences(facts, self._facts):
-            raise CheckpointError(
+            raise ModelFolderError(
                 f"{self.path}: expected the checkpoint of this very training, got one of "
                 f"another:\n{differences}\nCall it as before to go on, or begin anew with "
                 "`overwrite=True`."
