@@ -20,8 +20,7 @@ import faiss
 import numpy as np
 
 from tripletkit.evaluation.distances import DISTANCE_NAMES
-from tripletkit.search.approximate import ApproximateIndex, IndexOrigin
-from tripletkit.search.exact import find_neighbors
+from tripletkit.search.image_search import _ApproximateIndex, find_neighbors
 
 N_DIMS, N_QUERIES, K = 10, 1_000, 10
 # Of the graph: faiss's usual numbers.
@@ -46,13 +45,13 @@ def main() -> None:
     )
     exact, exact_s = timed(lambda: find_neighbors(embeddings, queries, K, "l2"))
     print(f"  exact search  {exact_s:.2f} s")
-    origin = IndexOrigin("benchmark", "l2", "benchmark", len(embeddings))
-    index, build_s = timed(lambda: ApproximateIndex([(0, embeddings)], embeddings, origin))
+    made_of = {"distance": "l2", "n_images": len(embeddings)}
+    index, build_s = timed(lambda: _ApproximateIndex([(0, embeddings)], embeddings, made_of))
     print(f"  build         {build_s:.2f} s")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.npz"
         _, save_s = timed(lambda: index.save(path))
-        index, load_s = timed(lambda: ApproximateIndex.load(path, origin))
+        index, load_s = timed(lambda: _ApproximateIndex.load(path, made_of))
         print(f"  save, load    {save_s:.2f} s, {load_s:.2f} s, {path.stat().st_size / 1e6:.0f} MB")
     found, search_s = timed(lambda: index.search(queries, K))
     print(f"  search        {search_s:.2f} s")

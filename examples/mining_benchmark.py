@@ -38,7 +38,7 @@ from tripletkit.evaluation.classification import ClassDistances, measure_distrib
 from tripletkit.model.settings import Settings
 from tripletkit.reporting.style import LIGHT, add_legend, label_axes, make_axes, render_figure
 from tripletkit.results import _align_columns
-from tripletkit.search.offline_mining import find_cuts, mine_images
+from tripletkit.search.offline_mining import _find_cut, _mine_images, _pair_hardest
 from tripletkit.training.batch_learner import Batch, Batches
 from tripletkit.training.epochs import _share_right
 from tripletkit.training.head_trainer import _LabelTraining
@@ -186,10 +186,10 @@ def compare_cuts(task: Task, share: float, seeds: list[int]) -> str:
         distribution = measure_distribution(images)
         mined = {}
         for name, quantiles in CUTS.items():
-            cuts = find_cuts(distribution, *quantiles)
-            per_image = defaults.MINED_PER_IMAGE
-            places = mine_images(of_images, images, *cuts, per_image).triplets()
-            mined[name] = task.images[places]
+            counts = (distribution.positives, distribution.negatives)
+            cuts = [_find_cut(distribution, *each) for each in zip(counts, quantiles, strict=True)]
+            chosen, _ = _mine_images(of_images, images, cuts, defaults.MINED_PER_IMAGE)
+            mined[name] = task.images[_pair_hardest(*chosen)[0]]
         count = len(next(iter(mined.values())))
         drawn = draw_triplets(labels, count=count, seed=seed, images=task.images)
         for name, rows in {"drawn by chance": drawn, **mined}.items():

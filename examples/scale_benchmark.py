@@ -26,8 +26,11 @@ from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.extraction import BLOCK_IMAGES
 from tripletkit.features.feature_dataset import DatasetFacts, FeatureDataset, write_part
-from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, count_cells
-from tripletkit.search.exact import find_neighbors_in_parts
+from tripletkit.search.image_search import (
+    _ApproximateIndex,
+    _draw_rows,
+    _find_neighbors_in_parts,
+)
 
 PART_IMAGES, N_READ, N_QUESTIONS, N_QUERIES, K = 8192, 10_000, 100_000, 100, 10
 N_ASKED = 10_000  # images that the questions are about
@@ -100,16 +103,14 @@ def measure_search(folder: Path, size: int) -> dict[str, Any]:
         for start in range(0, size, PART_IMAGES):
             yield start, fetch(np.arange(start, min(start + PART_IMAGES, size)))
 
-    origin = IndexOrigin("made up", "cosine", "made up", size)
-    n_sample = min(size, 40 * max(count_cells(size), 256))
-    sample = fetch(np.sort(rng.choice(size, n_sample, replace=False)))
-    index, figures["index_s"] = timed(lambda: ApproximateIndex(parts(), sample, origin))
+    made_of, sample = {"distance": "cosine", "n_images": size}, fetch(_draw_rows(size))
+    index, figures["index_s"] = timed(lambda: _ApproximateIndex(parts(), sample, made_of))
     figures["index"] = index.describe()
     queried = np.sort(rng.choice(size, N_QUERIES, replace=False))
     queries, itself = fetch(queried), list(queried[:, None])
     got, figures["search_100_s"] = timed(lambda: index.search(queries, K, itself, fetch))
     true, figures["exact_100_s"] = timed(
-        lambda: find_neighbors_in_parts(parts(), queries, K, "cosine", itself)
+        lambda: _find_neighbors_in_parts(parts(), queries, K, "cosine", itself)
     )
     hits = [len(np.intersect1d(*pair)) for pair in zip(true.rows, got.rows, strict=True)]
     figures["recall_at_10"] = sum(hits) / true.rows.size

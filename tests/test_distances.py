@@ -12,8 +12,8 @@ from tripletkit.evaluation import distances
 from tripletkit.evaluation.classification import ClassDistances
 from tripletkit.evaluation.distances import DISTANCE_NAMES, triplet_margins
 from tripletkit.losses.batch_mining import DISTANCES
-from tripletkit.search.exact import find_neighbors
-from tripletkit.search.offline_mining import _Cut, mine_images
+from tripletkit.search.image_search import find_neighbors
+from tripletkit.search.offline_mining import _mine_images
 
 
 @pytest.fixture
@@ -131,11 +131,11 @@ def test_memory_does_not_grow_with_pairs_times_dimensions(use):
     """Each of these looks at some 10,000 pairs; gathered, their numbers would take 320 MB."""
     embeddings = np.random.default_rng(0).normal(size=(100, 4000)).astype(np.float32)
     labels = np.arange(100) % 2
-    near = _Cut(0.0, np.inf)
+    near = (0.0, np.inf)
 
     def mine():
         images = ClassDistances(embeddings, labels, "cosine")
-        mine_images(embeddings, images, near, near, per_image=50)
+        _mine_images(embeddings, images, (near, near), per_image=50)
 
     rows = np.random.default_rng(1).integers(0, 100, (10_000, 3))
     uses = {

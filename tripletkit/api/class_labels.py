@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.api.given import LabelsLike, PathLike, TripletsLike, as_path
@@ -37,18 +35,15 @@ from tripletkit.data.triplets import Triplets, write_triplet_lines, write_triple
 from tripletkit.errors import (
     DataWarning,
     SettingsError,
-    TripletFileError,
     caution,
 )
 from tripletkit.evaluation.classification import (
     CONFUSION_FORM,
-    ClassDistances,
     Classification,
     Confusion,
     classify_embeddings,
-    measure_distribution,
 )
-from tripletkit.evaluation.distances import distances_between, triplet_distances
+from tripletkit.evaluation.distances import distances_between
 from tripletkit.features.labelled_images import (
     LabelledImages,
     read_labelled,
@@ -57,13 +52,11 @@ from tripletkit.features.labelled_images import (
 from tripletkit.features.store import FeatureStore
 from tripletkit.progress import Stages, open_stages
 from tripletkit.search.offline_mining import (
+    IMAGES_COLUMNS,
+    TRIPLETS_COLUMNS,
     Mined,
-    find_cuts,
-    hardest_triplets,
-    list_mined_images,
-    mine_images,
-    summarise_classes,
-    summarise_triplets,
+    mine_classes,
+    mine_triplets,
 )
 
 if TYPE_CHECKING:
@@ -330,7 +323,7 @@ def mine(
                 f"`{name}`: expected a lower and a higher share, got {ends[0]:g} {ends[1]:g}.",
             )
     outputs = Outputs(overwrite=overwrite)
-    headings = (",".join(columns) + "\n" for columns in (_IMAGES_COLUMNS, _TRIPLETS_COLUMNS))
+    headings = (",".join(columns) + "\n" for columns in (IMAGES_COLUMNS, TRIPLETS_COLUMNS))
     files = (
         outputs.optional_file(as_path(output), csv_form("a table of `tripletkit mine`", *headings)),
         outputs.optional_file(as_path(triplets_out), TRIPLETS_FORM),
@@ -354,18 +347,6 @@ def mine(
     return mined
 
 
-_IMAGES_COLUMNS = ("anchor", "other", "kind", "distance", "rank")
-_TRIPLETS_COLUMNS = (
-    "anchor",
-    "positive",
-    "negative",
-    "to_positive",
-    "to_negative",
-    "margin",
-    "line",
-)
-
-
 def _mine_classes(
     model: Model,
     found: LabelledImages,
@@ -378,15 +359,10 @@ def _mine_classes(
     kept = found.images[np.isfinite(vectors[found.images, 0])]
     tell_singleton_classes(found.labels, kept)
     names = [found.files.names[image] for image in kept]
-    of_classes = ClassDistances(vectors[kept], found.labels.of_image[kept], model.distance)
-    distribution = measure_distribution(of_classes, stages("distances"))
-    cuts = find_cuts(distribution, *quantiles)
-    mined = mine_images(vectors[kept], of_classes, *cuts, per_image, stages("mining"))
-    summary = summarise_classes(of_classes, distribution, cuts, quantiles, mined)
-    title = f"Distances of {len(names):,} images of {of_classes.n_classes:,} classes"
-    ends = [(cut.low, cut.high) for cut in cuts]
-    draw = partial(_draw, "distribution", distribution, ends, quantiles, model.distance, title)
-    return Mined(list_mined_images(mined, names), names, mined.triplets(), draw, summary)
+    labels = found.labels.of_image[kept]
+    return mine_classes(
+        vectors[kept], labels, names, model.distance, per_image, quantiles, stages, _draw
+    )
 
 
 def _mine_triplets(
@@ -398,30 +374,11 @@ def _mine_triplets(
         caution(f"{n_degenerate:,} triplets name one image twice; they are left out.", DataWarning)
         asked = asked.take(~asked.is_degenerate())
     files = images.find(asked.names, asked.first_places())
-    distances = triplet_distances(_encode(model, files, stages), asked.rows, model.distance)
-    margins = distances[:, 1] - distances[:, 0]
-    hardest = hardest_triplets(margins, keep)
-    if not len(hardest):
-        raise TripletFileError(
-            f"{asked.source}: expected triplets of three images that can be read, got none"
-        )
-    rows, names = asked.rows[hardest], np.array(asked.names, dtype=object)
-    columns = [
-        *(names[rows[:, slot]] for slot in range(3)),
-        *(distances[hardest, slot].astype(np.float32) for slot in range(2)),
-        margins[hardest].astype(np.float32),
-        asked.lines[hardest],
-    ]
-    table = pd.DataFrame(dict(zip(_TRIPLETS_COLUMNS, columns, strict=True)))
-    summary = summarise_triplets(margins, hardest, model.distance)
-    known = distances[np.isfinite(margins)]
-    highest = summary["kept"]["highest_margin"]
-    draw = partial(_draw, "distances", *known.T, model.distance, kept_margin=highest)
-    return Mined(table, asked.names, rows, draw, summary)
+    return mine_triplets(_encode(model, files, stages), asked, model.distance, keep, _draw)
 
 
 def _draw(what: str, *given: Any, **options: Any) -> Figure:
-    """Draw a figure, of a function that what was found can be pickled with."""
+    """Draw a figure, by a function that what was found can be pickled with."""
     from tripletkit.reporting import figures
 
     figure: Figure = getattr(figures, f"draw_{what}")(*given, **options)

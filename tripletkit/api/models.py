@@ -60,14 +60,14 @@ from tripletkit.model.record import ModelRecord, TrainingSummary
 from tripletkit.progress import Progress, Stages, open_stages
 from tripletkit.registry import describe_unknown
 from tripletkit.results import Table
-from tripletkit.search.approximate import INDEX_FORM, import_faiss
-from tripletkit.search.exact import find_neighbors
 from tripletkit.search.image_search import (
+    INDEX_FORM,
     CollectionSearch,
     NearestImages,
-    add_labels,
+    find_neighbors,
     find_same,
-    list_neighbors,
+    import_faiss,
+    list_answers,
 )
 from tripletkit.training.job import EncoderChoice, TrainingSources
 
@@ -350,15 +350,11 @@ class Model:
             recall = search.measure_recall(k) if check_recall else None
         if recall is not None:
             logger.info("Recall at %s: %.3f of the neighbours that exact search finds.", k, recall)
-        answers = [
-            list_neighbors(name, list(found.of(query)), list(files.names))
-            for query, name in enumerate(query_files.names)
+        names_of = [
+            [*(files.names[row] for row in rows), *([] if path is None else [path.name])]
+            for rows, path in zip(same, query_files.paths, strict=True)
         ]
-        if label_of:
-            for query, answer in enumerate(answers):
-                path = query_files.paths[query]
-                more = [] if path is None else [path.name]
-                add_labels(answer, [*(files.names[row] for row in same[query]), *more], label_of)
+        answers = list_answers(found, query_files.names, files.names, label_of, names_of)
         if collage_file is not None:
             from tripletkit.reporting.collages import draw_neighbors
 
@@ -515,11 +511,7 @@ class Model:
             asked = self.embed(queries)
         same = find_same(asked.identities(), known.identities())
         found = find_neighbors(known.vectors, asked.vectors, k, self.distance, same)
-        answers = [
-            list_neighbors(name, list(found.of(query)), known.names)
-            for query, name in enumerate(asked.names)
-        ]
-        return NearestImages(self.distance, answers)
+        return NearestImages(self.distance, list_answers(found, asked.names, known.names))
 
     def _find_images(self, images: ImagesLike | None) -> Images:
         """Return where images are: what was given, with its policy, else those of the training."""

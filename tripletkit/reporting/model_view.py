@@ -30,7 +30,7 @@ from tripletkit.features.store import FeatureStore
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.model.record import InputsRecord
 from tripletkit.progress import Progress
-from tripletkit.search.exact import NOBODY, find_neighbors
+from tripletkit.search.image_search import NOBODY, find_neighbors
 from tripletkit.training.job import describe_missing_triplets, read_training_triplets
 
 logger = logging.getLogger("tripletkit")

@@ -15,7 +15,7 @@ from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.projections import choose_apart, project_embeddings
 from tripletkit.reporting.style import LIGHT
-from tripletkit.search.exact import find_neighbors
+from tripletkit.search.image_search import find_neighbors
 
 _N_MISTAKES, _N_CLOSE = 60, 30
 _N_DIFFERING, _N_SHARED, _N_CLOSE_OF_ALL = 50, 25, 15

@@ -28,8 +28,7 @@ from tripletkit.features.store import FeatureStore
 from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.page import QueryZone, make_page
-from tripletkit.search.exact import find_neighbors
-from tripletkit.search.image_search import find_same
+from tripletkit.search.image_search import find_neighbors, find_same
 
 _HOST = "127.0.0.1"
 # Photos of a telephone have some 10 MB.

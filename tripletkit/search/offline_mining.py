@@ -11,21 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tripletkit.data.labels import NO_LABEL
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import TripletFileError
 from tripletkit.evaluation.classification import (
     ClassDistances,
     DistanceDistribution,
     PairwiseDistances,
+    measure_distribution,
 )
-from tripletkit.evaluation.distances import distances_between
-from tripletkit.progress import Progress
+from tripletkit.evaluation.distances import distances_between, triplet_distances
+from tripletkit.progress import Progress, Stages, no_progress
 from tripletkit.results import Result, Section, Table
-from tripletkit.search.exact import NOBODY, rank_candidates
+from tripletkit.search.image_search import NOBODY, rank_candidates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,90 +40,100 @@ _SPARE = 4
 _GROUP = 64
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """The distances from which images are taken, both ends included."""
-
-    low: float
-    high: float
+# The distances from which images are taken, or the shares of all distances, both ends included.
+_Range = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class _MinedImages:
-    """The hardest positives and negatives of each image, the hardest first."""
-
-    positives: np.ndarray  # (n, per_image) int32 indices; `NOBODY` past the last one
-    negatives: np.ndarray
-    to_positives: np.ndarray  # (n, per_image) float64 distances, NaN there
-    to_negatives: np.ndarray
-    # Share of all pairs of an image and a positive, cuts or not, that are farther apart than the
-    # image and its nearest negative.
-    mixed_pairs: float
-    # Share of the images that have a positive whose nearest other image is a negative.
-    mixed_images: float
-
-    def triplets(self) -> np.ndarray:
-        """Pair the hardest positive with the hardest negative, the second with the second...
-
-        Where an image has fewer of the one kind, these are taken again from the hardest on.
-        `(n_triplets, 3)` int32 anchor, positive, negative, none of them twice; by anchor.
-        """
-        anchors, of_positive, of_negative = self._pair_ranks()
-        positives = self.positives[anchors, of_positive]
-        negatives = self.negatives[anchors, of_negative]
-        return np.column_stack([anchors, positives, negatives]).astype(np.int32)
-
-    def margins(self) -> np.ndarray:
-        """Return `(n_triplets,)` float64 d(anchor, negative) - d(anchor, positive)."""
-        anchors, of_positive, of_negative = self._pair_ranks()
-        return self.to_negatives[anchors, of_negative] - self.to_positives[anchors, of_positive]
-
-    def _pair_ranks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the anchor of each triplet, and the places of its two others in their rows."""
-        n_positives = (self.positives != NOBODY).sum(axis=1)
-        n_negatives = (self.negatives != NOBODY).sum(axis=1)
-        n_triplets = np.maximum(n_positives, n_negatives) * (n_positives > 0) * (n_negatives > 0)
-        anchors = np.repeat(np.arange(len(n_triplets)), n_triplets)
-        rank = np.arange(len(anchors)) - np.repeat(np.cumsum(n_triplets) - n_triplets, n_triplets)
-        return anchors, rank % n_positives[anchors], rank % n_negatives[anchors]
-
-
-def find_cuts(
-    distribution: DistanceDistribution,
-    positive_quantiles: tuple[float, float],
-    negative_quantiles: tuple[float, float],
-) -> tuple[_Cut, _Cut]:
+def _find_cut(distribution: DistanceDistribution, counts: np.ndarray, quantiles: _Range) -> _Range:
     """Turn low and high shares of the distances into distances; 0 and 1 cut nothing off."""
-    positives, negatives = (
-        _Cut(
-            distribution.quantile(counts, low) if low > 0 else 0.0,
-            distribution.quantile(counts, high) if high < 1 else np.inf,
-        )
-        for (low, high), counts in (
-            (positive_quantiles, distribution.positives),
-            (negative_quantiles, distribution.negatives),
-        )
+    low, high = quantiles
+    return (
+        distribution.quantile(counts, low) if low > 0 else 0.0,
+        distribution.quantile(counts, high) if high < 1 else np.inf,
     )
-    return positives, negatives
 
 
-def mine_images(
+class _HardestImages:
+    """The hardest images of one kind found so far, of each image the hardest first.
+
+    `images` are `(n, per_image)` int32 indices, `NOBODY` past the last one, and `distances` theirs.
+    Candidates are found in float32 and then measured and ranked in float64; so of images whose
+    distances differ, or lie beside a cut, by no more than float32's rounding, another one may be
+    taken. Of equally hard ones the lower index comes first.
+    """
+
+    def __init__(
+        self,
+        embeddings: np.ndarray,
+        images: ClassDistances,
+        cut: _Range,
+        per_image: int,
+        *,
+        farthest: bool,
+    ) -> None:
+        self._embeddings, self._order, self._cut = embeddings, images.order, cut
+        self._distance = images.distances.distance
+        self._sign = -1 if farthest else 1
+        self.images = np.full((len(embeddings), per_image), NOBODY, dtype=np.int32)
+        self.distances = np.full(self.images.shape, np.nan)
+
+    def look_through(self, rectangles: list[tuple[np.ndarray, int, int]]) -> None:
+        """Add the hardest images of some places, each of which is in one rectangle.
+
+        A rectangle is float32 distances, NaN where not of this kind, and the places of the first
+        row and of the first column.
+        """
+        per_image = self.images.shape[1]
+        found = []
+        for measured, first_row, first_column in rectangles:
+            is_inside = (measured >= self._cut[0]) & (measured <= self._cut[1])
+            hardness = np.where(is_inside, self._sign * measured, np.float32(np.inf))
+            rows, columns = _find_smallest(hardness, per_image + _SPARE)
+            found.append((rows + first_row, columns + first_column))
+        places = (np.concatenate(part) for part in zip(*found, strict=True))
+        anchors, others = (self._order[each] for each in places)
+        exact = distances_between(
+            self._embeddings, anchors, self._embeddings, others, self._distance
+        )
+        is_inside = (exact >= self._cut[0]) & (exact <= self._cut[1])
+        anchors, others, exact = anchors[is_inside], others[is_inside], exact[is_inside]
+        # The smallest number is the hardest.
+        ranked = rank_candidates(anchors, others, self._sign * exact, len(self.images), per_image)
+        seen = np.unique(anchors)
+        self.images[seen] = ranked.rows[seen]
+        self.distances[seen] = self._sign * ranked.distances[seen]
+
+
+def _find_smallest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column of the k smallest finite values of each row, and of some more."""
+    limits = np.full(len(values), np.finfo(np.float32).max)
+    n_groups = values.shape[1] // _GROUP
+    if n_groups >= k:
+        # k groups reach down to the k-th smallest of their smallest, so k values do.
+        grouped = values[:, : n_groups * _GROUP].reshape(len(values), _GROUP, n_groups)
+        kth = np.partition(grouped.min(axis=1), k - 1, axis=1)[:, k - 1]
+        np.minimum(limits, kth, out=limits)
+    return np.divmod(np.flatnonzero(values <= limits[:, None]), values.shape[1])
+
+
+def _mine_images(
     embeddings: np.ndarray,
     images: ClassDistances,
-    positives: _Cut,
-    negatives: _Cut,
+    cuts: Sequence[_Range],
     per_image: int,
-    progress: Progress | None = None,
-) -> _MinedImages:
-    """Find each image's farthest positives and nearest negatives between the cuts.
+    progress: Progress = no_progress,
+) -> tuple[tuple[_HardestImages, _HardestImages], dict[str, float]]:
+    """Find each image's farthest positives and nearest negatives between the cuts of either.
 
-    Candidates are found in float32 and then measured and ranked in float64; so of images
-    whose distances differ, or lie beside a cut, by no more than float32's rounding, another one
-    may be taken. Of equally hard ones the lower index comes first. No image is its own
-    positive, and none of one class are negatives. `images` was made from `embeddings`.
+    No image is its own positive. Of all pairs of an image and a positive, cuts or not,
+    `mixed_pairs` is the share that are farther apart than the image and its nearest negative; of
+    the images that have a positive, `mixed_images` the share whose nearest other image is a
+    negative.
     """
-    positives_found = _HardestImages(embeddings, images, positives, per_image, farthest=True)
-    negatives_found = _HardestImages(embeddings, images, negatives, per_image, farthest=False)
+    positives, negatives = (
+        _HardestImages(embeddings, images, cut, per_image, farthest=farthest)
+        for cut, farthest in zip(cuts, (True, False), strict=True)
+    )
     n_pairs = n_mixed = n_with_positive = n_mixed_images = 0
     for block in images.distances.blocks():
         measured = images.distances.measure(block)
@@ -139,35 +153,32 @@ def mine_images(
                 n_with_positive += len(same)
                 is_nearer = np.fmin.reduce(same, axis=1) <= nearest_negative[rows, 0]
                 n_mixed_images += len(same) - int(is_nearer.sum())
-        positives_found.look_through(
+        positives.look_through(
             [(same, block.start + rows.start, column) for same, rows, column in of_classes]
         )
-        negatives_found.look_through([(measured, block.start, 0)])
-        if progress is not None:
-            progress(block.stop, len(images))
-    return _MinedImages(
-        positives_found.images,
-        negatives_found.images,
-        positives_found.distances,
-        negatives_found.distances,
-        n_mixed / n_pairs,
-        n_mixed_images / n_with_positive,
-    )
+        negatives.look_through([(measured, block.start, 0)])
+        progress(block.stop, len(images))
+    shares = {"mixed_pairs": n_mixed / n_pairs, "mixed_images": n_mixed_images / n_with_positive}
+    return (positives, negatives), shares
 
 
-def hardest_triplets(margins: np.ndarray, keep: float | int) -> np.ndarray:
-    """Return which triplets have the smallest margins, the smallest first; NaN is left out.
+def _pair_hardest(
+    positives: _HardestImages, negatives: _HardestImages
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pair the hardest positive with the hardest negative, the second with the second...
 
-    `keep` is how many as an int, or which share of those that have a margin as a float.
-
-    Example:
-        >>> hardest_triplets(np.array([0.5, -0.2, np.nan, 0.1]), 2)
-        array([1, 3])
+    Where an image has fewer of the one kind, these are taken again from the hardest on. Return
+    `(n_triplets, 3)` int32, none of them twice, by anchor; and their margins, float64.
     """
-    order = np.argsort(margins, kind="stable")
-    order = order[np.isfinite(margins[order])]
-    count = keep if isinstance(keep, int) else max(round(keep * len(order)), 1)
-    return order[:count]
+    n_positives, n_negatives = (
+        (of_kind.images != NOBODY).sum(axis=1) for of_kind in (positives, negatives)
+    )
+    n_triplets = np.maximum(n_positives, n_negatives) * (n_positives > 0) * (n_negatives > 0)
+    anchors = np.repeat(np.arange(len(n_triplets)), n_triplets)
+    rank = np.arange(len(anchors)) - np.repeat(np.cumsum(n_triplets) - n_triplets, n_triplets)
+    near, far = (anchors, rank % n_positives[anchors]), (anchors, rank % n_negatives[anchors])
+    rows = np.column_stack([anchors, positives.images[near], negatives.images[far]])
+    return rows.astype(np.int32), negatives.distances[far] - positives.distances[near]
 
 
 def hardest_positives(embeddings: np.ndarray, labels: np.ndarray, distance: str) -> np.ndarray:
@@ -195,63 +206,8 @@ def hardest_positives(embeddings: np.ndarray, labels: np.ndarray, distance: str)
     return found
 
 
-class _HardestImages:
-    """The hardest images of one kind found so far; see `_MinedImages`."""
-
-    def __init__(
-        self,
-        embeddings: np.ndarray,
-        images: ClassDistances,
-        cut: _Cut,
-        per_image: int,
-        *,
-        farthest: bool,
-    ) -> None:
-        self._embeddings, self._order, self._cut = embeddings, images.order, cut
-        self._distance = images.distances.distance
-        self._sign = -1 if farthest else 1
-        self.images = np.full((len(embeddings), per_image), NOBODY, dtype=np.int32)
-        self.distances = np.full(self.images.shape, np.nan)
-
-    def look_through(self, rectangles: list[tuple[np.ndarray, int, int]]) -> None:
-        """Add the hardest images of some places, each of which is in one rectangle.
-
-        A rectangle is float32 distances, NaN where not of this kind, and the places of the first
-        row and of the first column.
-        """
-        per_image = self.images.shape[1]
-        found = []
-        for measured, first_row, first_column in rectangles:
-            is_outside = ~((measured >= self._cut.low) & (measured <= self._cut.high))
-            hardness = np.where(is_outside, np.float32(np.inf), self._sign * measured)
-            rows, columns = _find_smallest(hardness, per_image + _SPARE)
-            found.append((rows + first_row, columns + first_column))
-        places = (np.concatenate(part) for part in zip(*found, strict=True))
-        anchors, others = (self._order[each] for each in places)
-        exact = distances_between(
-            self._embeddings, anchors, self._embeddings, others, self._distance
-        )
-        is_inside = (exact >= self._cut.low) & (exact <= self._cut.high)
-        anchors, others, exact = anchors[is_inside], others[is_inside], exact[is_inside]
-        # The smallest number is the hardest.
-        ranked = rank_candidates(
-            anchors, others, self._sign * exact, len(self.images), per_image, []
-        )
-        seen = np.unique(anchors)
-        self.images[seen] = ranked.rows[seen]
-        self.distances[seen] = self._sign * ranked.distances[seen]
-
-
-def _find_smallest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and column of the k smallest finite values of each row, and of some more."""
-    limits = np.full(len(values), np.finfo(np.float32).max)
-    n_groups = values.shape[1] // _GROUP
-    if n_groups >= k:
-        # k groups reach down to the k-th smallest of their smallest, so k values do.
-        grouped = values[:, : n_groups * _GROUP].reshape(len(values), _GROUP, n_groups)
-        kth = np.partition(grouped.min(axis=1), k - 1, axis=1)[:, k - 1]
-        np.minimum(limits, kth, out=limits)
-    return np.divmod(np.flatnonzero(values <= limits[:, None]), values.shape[1])
+IMAGES_COLUMNS = ("anchor", "other", "kind", "distance", "rank")
+TRIPLETS_COLUMNS = "anchor positive negative to_positive to_negative margin line".split()
 
 
 @dataclass(frozen=True, repr=False)
@@ -287,65 +243,66 @@ class Mined(Result):
         return [(_show_triplets if is_of_triplets else _show_classes)(self.summary)]
 
 
-def list_mined_images(mined: _MinedImages, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row for each anchor and mined image, by anchor, positives first."""
-    name_of = np.array(names, dtype=object)
-    parts = []
-    for kind, others, distances in (
-        ("positive", mined.positives, mined.to_positives),
-        ("negative", mined.negatives, mined.to_negatives),
-    ):
-        anchors, ranks = np.nonzero(others != NOBODY)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "place": anchors,
-                    "anchor": name_of[anchors],
-                    "other": name_of[others[anchors, ranks]],
-                    "kind": kind,
-                    "distance": distances[anchors, ranks].astype(np.float32),
-                    "rank": ranks + 1,
-                }
-            )
-        )
-    return pd.concat(parts).sort_values("place", kind="stable").drop(columns="place")
+def mine_classes(
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    distance: str,
+    per_image: int,
+    quantiles: tuple[_Range, _Range],
+    stages: Stages,
+    draw: Callable[..., Figure],
+) -> Mined:
+    """Mine hard positives and negatives of labelled images between two cuts each.
 
-
-def summarise_classes(
-    images: ClassDistances,
-    distribution: DistanceDistribution,
-    cuts: tuple[_Cut, _Cut],
-    quantiles: tuple[tuple[float, float], tuple[float, float]],
-    mined: _MinedImages,
-) -> dict[str, Any]:
-    """Return the distances within and between classes, and what was mined."""
-    kinds = {}
-    for kind, counts, cut, shares, chosen in (
-        ("positives", distribution.positives, cuts[0], quantiles[0], mined.positives),
-        ("negatives", distribution.negatives, cuts[1], quantiles[1], mined.negatives),
+    `draw` makes a figure, given its name and what it shows.
+    """
+    images = ClassDistances(vectors, labels, distance)
+    distribution = measure_distribution(images, stages("distances"))
+    all_counts = (distribution.positives, distribution.negatives)
+    cuts = [
+        _find_cut(distribution, counts, shares)
+        for counts, shares in zip(all_counts, quantiles, strict=True)
+    ]
+    chosen, mixed = _mine_images(vectors, images, cuts, per_image, stages("mining"))
+    triplets, margins = _pair_hardest(*chosen)
+    kinds, tables, name_of = {}, [], np.array(names, dtype=object)
+    for kind, counts, (low, high), shares, found in zip(
+        ("positives", "negatives"), all_counts, cuts, quantiles, chosen, strict=True
     ):
+        anchors, ranks = np.nonzero(found.images != NOBODY)
         kinds[kind] = {
             "pairs": int(counts.sum()),
             "median": distribution.quantile(counts, 0.5),
             "quantiles": list(shares),
-            "low": cut.low,
-            "high": cut.high if np.isfinite(cut.high) else None,
-            "mined": int((chosen != NOBODY).sum()),
-            "images_with_none": int((chosen[:, 0] == NOBODY).sum()),
+            "low": low,
+            "high": high if np.isfinite(high) else None,
+            "mined": len(anchors),
+            "images_with_none": int((found.images[:, 0] == NOBODY).sum()),
         }
-    margins = mined.margins()
-    return {
-        "distance": images.distances.distance,
+        columns = [
+            name_of[anchors],
+            name_of[found.images[anchors, ranks]],
+            [kind.removesuffix("s")] * len(anchors),
+            found.distances[anchors, ranks].astype(np.float32),
+            ranks + 1,
+        ]
+        tables.append(pd.DataFrame(dict(zip(IMAGES_COLUMNS, columns, strict=True)), index=anchors))
+    table = pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
+    summary = {
+        "distance": distance,
         "images": len(images),
         "classes": images.n_classes,
         **kinds,
         "separation": distribution.separation,
         "overlap": distribution.overlap,
-        "mixed_pairs": mined.mixed_pairs,
-        "mixed_images": mined.mixed_images,
-        "triplets": len(margins),
-        "triplets_wrong": float((margins <= 0).mean()) if len(margins) else None,
+        **mixed,
+        "triplets": len(triplets),
+        "triplets_wrong": float((margins <= 0).mean()) if len(triplets) else None,
     }
+    title = f"Distances of {len(names):,} images of {images.n_classes:,} classes"
+    figure = partial(draw, "distribution", distribution, cuts, quantiles, distance, title)
+    return Mined(table, names, triplets, figure, summary)
 
 
 def _show_classes(summary: dict[str, Any]) -> Section:
@@ -385,23 +342,59 @@ def _show_classes(summary: dict[str, Any]) -> Section:
     return lines
 
 
-def summarise_triplets(margins: np.ndarray, hardest: np.ndarray, distance: str) -> dict[str, Any]:
-    """Return what margins all triplets have (NaN: not known), and the hardest ones."""
-
-    def describe(of_part: np.ndarray) -> dict[str, Any]:
-        return {
-            "triplets": len(of_part),
-            "wrong": float((of_part <= 0).mean()),
-            "lowest_margin": float(of_part.min()),
-            "median_margin": float(np.median(of_part)),
-            "highest_margin": float(of_part.max()),
+def mine_triplets(
+    vectors: np.ndarray,
+    triplets: Triplets,
+    distance: str,
+    keep: float | int,
+    draw: Callable[..., Figure],
+) -> Mined:
+    """Find the hardest of given triplets, those with the smallest margins."""
+    distances = triplet_distances(vectors, triplets.rows, distance)
+    margins = distances[:, 1] - distances[:, 0]
+    hardest = _hardest_triplets(margins, keep)
+    if not len(hardest):
+        raise TripletFileError(
+            f"{triplets.source}: expected triplets of three images that can be read, got none"
+        )
+    is_known = np.isfinite(margins)
+    parts = {"all": margins[is_known], "kept": margins[hardest]}
+    summary: dict[str, Any] = {"distance": distance} | {
+        name: {
+            "triplets": len(part),
+            "wrong": float((part <= 0).mean()),
+            "lowest_margin": float(part.min()),
+            "median_margin": float(np.median(part)),
+            "highest_margin": float(part.max()),
         }
-
-    return {
-        "distance": distance,
-        "all": describe(margins[np.isfinite(margins)]),
-        "kept": describe(margins[hardest]),
+        for name, part in parts.items()
     }
+    rows, names = triplets.rows[hardest], np.array(triplets.names, dtype=object)
+    columns = [
+        *(names[rows[:, slot]] for slot in range(3)),
+        *(distances[hardest, slot].astype(np.float32) for slot in range(2)),
+        margins[hardest].astype(np.float32),
+        triplets.lines[hardest],
+    ]
+    table = pd.DataFrame(dict(zip(TRIPLETS_COLUMNS, columns, strict=True)))
+    highest = summary["kept"]["highest_margin"]
+    figure = partial(draw, "distances", *distances[is_known].T, distance, kept_margin=highest)
+    return Mined(table, triplets.names, rows, figure, summary)
+
+
+def _hardest_triplets(margins: np.ndarray, keep: float | int) -> np.ndarray:
+    """Return which triplets have the smallest margins, the smallest first; NaN is left out.
+
+    `keep` is how many as an int, or which share of those that have a margin as a float.
+
+    Example:
+        >>> _hardest_triplets(np.array([0.5, -0.2, np.nan, 0.1]), 2)
+        array([1, 3])
+    """
+    order = np.argsort(margins, kind="stable")
+    order = order[np.isfinite(margins[order])]
+    count = keep if isinstance(keep, int) else max(round(keep * len(order)), 1)
+    return order[:count]
 
 
 def _show_triplets(summary: dict[str, Any]) -> Section:
