@@ -564,7 +564,7 @@ class NearestImages(Result):
 
     def _sections(self) -> list[Section]:
         table = self.to_frame()
-        rows = [[column.removesuffix("_label") for column in table]]
+        rows = [[str(column).removesuffix("_label") for column in table]]
         for query, rank, name, distance, *labels in table.itertuples(index=False):
             if labels:
                 label, same = labels
