@@ -52,6 +52,7 @@ class PreloadedCommand:
             text=True,
             bufsize=1,
         )
+        self.pid = self._process.pid
         self._read()
 
     def start(self, command: str) -> int:

@@ -190,3 +190,11 @@ def test_columns_say_which_hold_names_and_labels(text, columns):
 def test_columns_that_are_not_there_are_refused(columns, message):
     with pytest.raises(TripletkitError, match=message):
         read_labels("name,a\nx.png,cat\n", columns=columns)
+
+
+@pytest.mark.parametrize("row", ["{}.png,a", "red0.png,{}"])
+def test_a_name_without_an_end_is_shown_in_part(row, tripletkit, toy_images, tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text(f"name,label\nred1.png,b\n{row.format('x' * 100_000)}\n")
+    result = tripletkit("triplets", path, toy_images, "-o", tmp_path / "t.txt", code=1)
+    assert 500 < len(result.output) < 2_000

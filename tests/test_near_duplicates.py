@@ -10,27 +10,48 @@ import pytest
 import tripletkit as tk
 
 
-@pytest.mark.parametrize("n_copies", [0, 9])
-def test_near_duplicates_are_told_with_the_nearest_two(n_copies, tmp_path):
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(150, 16)).astype(np.float32)
+def plain_duplicates(vectors: np.ndarray) -> tuple[float, set[int]]:
+    """Return the share of images that are nearly another, and the nearest two, by plain loops.
+
+    Nearly: within half of the usual distance of an image to the nearest other, by cosine.
+    """
+    away, nearest = [], []
+    for one, vector in enumerate(vectors):
+        distances = {}
+        for other, second in enumerate(vectors):
+            if other != one:
+                cosine = vector @ second / np.sqrt((vector @ vector) * (second @ second))
+                distances[other] = np.sqrt(1 - cosine)
+        nearest.append(min(distances, key=distances.get))
+        away.append(distances[nearest[-1]])
+    closest = int(np.argmin(away))
+    share = sum(each < sorted(away)[len(away) // 2] / 2 for each in away) / len(away)
+    return share, {closest, nearest[closest]}
+
+
+@pytest.mark.parametrize(("n_copies", "spread"), [(0, 0), (1, 0.1), (2, 0.1), (9, 0.1), (30, 0.5)])
+def test_near_duplicates_are_told_as_a_plain_loop_finds_them(n_copies, spread, tmp_path):
+    rng = np.random.default_rng(n_copies)
+    vectors = rng.normal(size=(151, 16)).astype(np.float32)
     for copy in range(n_copies):
-        vectors[149 - copy] = vectors[copy] + rng.normal(size=16) * (0.1 if copy else 0.01)
-    names = [f"{number:03}.png" for number in range(150)]
-    rows = np.array([rng.choice(150, 3, replace=False) for _ in range(300)])
+        vectors[150 - copy] = vectors[copy] + rng.normal(size=16) * (spread if copy else 0.01)
+    names = [f"{number:03}.png" for number in range(151)]
+    order = rng.permutation(151)
+    rows = np.array([*order[:150].reshape(-1, 3), *[[order[150], *order[:2]]]])
+    rows = np.concatenate([rows, [rng.choice(151, 3, replace=False) for _ in range(300)]])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tk.train(
             tk.Triplets.from_array(rows, names),
             features=dict(zip(names, vectors, strict=True)),
             recipe="map",
-            refit=False,
             unseen_classes=0,
             output=tmp_path / "m",
         )
     told = [str(each.message) for each in caught if each.category is tk.LeakageWarning]
     told = [text for text in told if "nearly the same as another" in text]
-    assert len(told) == (n_copies > 0)
+    share, pair = plain_duplicates(vectors.astype(np.float64))
+    assert len(told) == (share >= 0.02)
     if told:
-        assert "12% of the images" in told[0]
-        assert "'000.png' and '149.png'" in told[0] or "'149.png' and '000.png'" in told[0]
+        assert f"{share:.0%} of the images" in told[0]
+        assert {number for number in range(151) if f"'{names[number]}'" in told[0]} == pair

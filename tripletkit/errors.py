@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Sequence
 
 MAX_SHOWN = 10
+# A longer line of a message holds what a damaged file gave for a name.
+_MAX_LINE = 1_000
 
 
 def describe_problems(problems: Sequence[str], total: int | None = None) -> str:
@@ -27,8 +29,19 @@ def describe_problems(problems: Sequence[str], total: int | None = None) -> str:
     return "\n".join(shown)
 
 
+def shorten_lines(text: str) -> str:
+    """Leave out the middle of lines that nobody could read."""
+    return "\n".join(
+        line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE // 2]} ... {line[-200:]}"
+        for line in text.split("\n")
+    )
+
+
 class TripletkitError(Exception):
     """The root of all errors that tripletkit raises on purpose."""
+
+    def __str__(self) -> str:
+        return shorten_lines(super().__str__())
 
 
 class TripletFileError(TripletkitError, ValueError):
@@ -140,4 +153,4 @@ def caution(message: str, category: type[TripletkitWarning]) -> None:
         if frame.f_globals.get("__name__", "").partition(".")[0] == "tripletkit":
             level = depth
         frame = frame.f_back
-    warnings.warn(message, category, stacklevel=level + 1)
+    warnings.warn(shorten_lines(message), category, stacklevel=level + 1)

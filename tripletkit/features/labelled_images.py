@@ -11,7 +11,7 @@ import numpy as np
 
 from tripletkit.data.images import Images
 from tripletkit.data.labels import NO_LABEL, ImageLabels, LabelsLike, open_labels
-from tripletkit.errors import MAX_SHOWN
+from tripletkit.errors import MAX_SHOWN, shorten_lines
 from tripletkit.features.store import FeatureStore
 
 logger = logging.getLogger("tripletkit")
@@ -90,5 +90,5 @@ def tell_singleton_classes(labels: ImageLabels, images: np.ndarray) -> None:
         logger.info(
             "Singleton classes, whose image can only be a negative: %s (%s).",
             f"{len(singleton):,}",
-            shown,
+            shorten_lines(shown),
         )
