@@ -38,7 +38,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from named_images import put_positive_second, vectors_of
+from named_images import vectors_of
 from peers import WITHOUT_CHANCE, Peers
 
 import tripletkit as tk
@@ -68,7 +68,7 @@ class TripletSet:
 
     def questions(self) -> tk.Triplets:
         """Return the test, the positive always second."""
-        return put_positive_second(tk.read_triplets(self.test), tk.read_truth(self.truth))
+        return tk.read_judgements(self.test, truth=self.truth).turned().triplets
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def train_recipe(
     if n_judgements is not None:
         # What is held out whole changes no model, and takes most of the time.
         settings = {**settings, "unseen_classes": 0}
-        triplets = draw_triplets(tk.read_triplets(of.train), n_judgements, seed)
+        triplets = draw_triplets(tk.read_judgements(of.train).triplets, n_judgements, seed)
     started_s = time.perf_counter()
     model = tk.train(triplets, of.images, seed=seed, **settings)
     seconds_s = time.perf_counter() - started_s

@@ -277,7 +277,7 @@ def predict(folder: Path, n_images: int = 5_000, n_triplets: int = 59_544) -> No
     many = rng.integers(0, n_images, (n_many, 3)).astype(np.int32)
     write_triplets(folder / "many.txt", names, many)
     started_s = time.perf_counter()
-    queries = tk.read_triplets(folder / "many.txt")
+    queries = tk.read_judgements(folder / "many.txt").triplets
     read_s = time.perf_counter() - started_s
     started_s = time.perf_counter()
     margins = triplet_margins(embeddings, queries.rows, defaults.DISTANCE)

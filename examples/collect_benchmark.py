@@ -42,7 +42,7 @@ from tripletkit.collecting.choosing import (
     keep_new,
     measure_nearness,
 )
-from tripletkit.data.votes import Votes
+from tripletkit.data.triplets import Votes
 from tripletkit.evaluation.distances import triplet_margins
 
 WAYS = ("alike", "answerable", "grid")

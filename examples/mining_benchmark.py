@@ -27,12 +27,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from matplotlib.figure import Figure
-from named_images import put_positive_second, vectors_of
+from named_images import vectors_of
 
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.data.label_triplets import draw_triplets
-from tripletkit.data.labels import ImageLabels, open_labels
+from tripletkit.data.labels import ImageLabels, read_labels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.classification import ClassDistances, measure_distribution
 from tripletkit.model.settings import Settings
@@ -107,8 +107,8 @@ class RandomTriplets:
 
 
 def open_task(options: argparse.Namespace) -> Task:
-    val = put_positive_second(tk.read_triplets(options.val), tk.read_truth(options.val_truth))
-    label_of = open_labels(options.labels, options.images)
+    val = tk.read_judgements(options.val, truth=options.val_truth).turned().triplets
+    label_of = read_labels(options.labels, options.images)
     asked = set(val.names)
     names = [*val.names, *(name for name in label_of if name not in asked)]
     return Task(

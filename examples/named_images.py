@@ -20,10 +20,3 @@ def paths_of(images: Path, names: Sequence[str]) -> list[Path]:
 def vectors_of(model: tk.Model, images: Path, names: Sequence[str]) -> np.ndarray:
     """Return the embeddings of named images, `(n_names, n_dims)` float32."""
     return model.embed(paths_of(images, names), names=names).vectors
-
-
-def put_positive_second(questions: tk.Triplets, truth: tk.Truth) -> tk.Triplets:
-    """Return questions as judgements: anchor, positive, negative."""
-    is_right = truth.labels[:, None] == 1
-    rows = np.where(is_right, questions.rows, questions.rows[:, [0, 2, 1]])
-    return tk.Triplets.from_array(rows, questions.names)

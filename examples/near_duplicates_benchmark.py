@@ -38,7 +38,7 @@ def write_copy(source: Path, target: Path, kind: str) -> None:
 def copy_images(data: Path, work: Path) -> tk.Triplets:
     """Fill work/images with all images and the copies, and return triplets that name both."""
     rng = np.random.default_rng(SEED)
-    triplets = tk.read_triplets(data / "train.txt")
+    triplets = tk.read_judgements(data / "train.txt").triplets
     shutil.copytree(data / "images", work / "images", dirs_exist_ok=True)
     chosen = rng.choice(len(triplets.names), round(SHARE * len(triplets.names)), replace=False)
     copy_of = {}
@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     sets = {
-        "without": tk.read_triplets(options.data / "train.txt"),
+        "without": tk.read_judgements(options.data / "train.txt").triplets,
         "with": copy_images(options.data, options.work),
     }
     print("recipe  seed  copies   held out  test    flattered by")

@@ -53,7 +53,7 @@ class Peers:
         self, train_file: Path, questions: tk.Triplets, images: Path, labels: Path | None
     ) -> None:
         frozen = tk.pretrained("auto")
-        train, self._questions = tk.read_triplets(train_file), questions
+        train, self._questions = tk.read_judgements(train_file).triplets, questions
         self.train = train.rows
         of_train = vectors_of(frozen, images, train.names)
         self._n_train = len(of_train)

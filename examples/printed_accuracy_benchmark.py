@@ -42,7 +42,7 @@ def main() -> None:
         for of in read_sets(options.sets):
             if options.only_sets and of.name not in options.only_sets:
                 continue
-            triplets = tk.read_triplets(of.train)
+            triplets = tk.read_judgements(of.train).triplets
             found = [measure(of.images, triplets, recipe, seed) for seed in range(options.seeds)]
             printed, true = np.array(found).T
             difference = 100 * (printed - true)

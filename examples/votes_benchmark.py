@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
 
-    train, test = tk.read_triplets(options.train), tk.read_triplets(options.test)
-    truth = tk.read_truth(options.truth)
+    train = tk.read_judgements(options.train).triplets
+    test = tk.read_judgements(options.test).triplets
     paths = paths_of(options.images, train.names)
     small = np.stack([read_pixels(path, 8, "box").astype(float).ravel() for path in paths])
     leaning = triplet_margins(small - small.mean(axis=1, keepdims=True), train.rows, "cosine")
@@ -84,7 +84,7 @@ def main() -> None:
                         loss=loss,
                         seed=seed,
                     )
-                    score = tk.score(model.answer(test, options.images), truth)
+                    score = tk.score(model.answer(test, options.images), options.truth)
                     found[recipe, loss, votes_as].append(score.accuracy)
     table = [
         {

@@ -201,7 +201,7 @@ def train_in_memory() -> None:
     # Without the place in the code that warns.
     warnings.showwarning = lambda text, kind, *_, **__: print(f"{kind.__name__}: {text}")
     given = np.load("given.npz")
-    triplets = tk.read_triplets("train.txt")
+    triplets = tk.read_judgements("train.txt").triplets
     model = tk.train(triplets, features="given.npz", recipe="residual", epochs=2, unseen_classes=0)
     answers = model.answer("test.txt")
     answers.write("memory.csv")

@@ -46,7 +46,7 @@ from preloaded_command import PreloadedCommand
 
 from tripletkit import TripletkitError, defaults
 from tripletkit.data.decoding import read_image
-from tripletkit.data.labels import open_labels
+from tripletkit.data.labels import read_labels
 from tripletkit.data.triplets import write_triplet_lines
 from tripletkit.data.unfinished import end_moves, remove_unfinished
 from tripletkit.evaluation.answers import write_answers
@@ -766,7 +766,7 @@ def _read_triplets(data: bytes) -> str | None:
 
 def _read_labels(data: bytes) -> str | None:
     """Read labels: each name and label stands in the text."""
-    labels = open_labels(io.BytesIO(data))
+    labels = read_labels(io.BytesIO(data))
     text = data.decode("utf-8").replace('""', '"')
     known = [*labels, *labels.values()]
     return next((f"{word!r} is not in it" for word in known if word not in text), None)

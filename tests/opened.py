@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 
+import tripletkit as tk
 from tripletkit import Judgements
-from tripletkit.data.judgements import open_judgements, open_truth, open_votes
-from tripletkit.data.labels import open_labels
-from tripletkit.evaluation import answers
+from tripletkit.data.judgements import open_truth, open_votes
 
 
 class NamedBytes(io.BytesIO):
@@ -19,20 +18,20 @@ class NamedBytes(io.BytesIO):
 
 
 def open_text(data, name="t.csv", **options) -> Judgements:
-    return open_judgements(NamedBytes(data, name), **options)
+    return tk.read_judgements(NamedBytes(data, name), **options)
 
 
 def read_triplets(source, name=None):
     """Return the rows of a path, or of an open file under another name."""
-    return open_judgements(_named(source, name)).triplets
+    return tk.read_judgements(_named(source, name)).triplets
 
 
 def scan_triplets(source, name=None):
-    return open_judgements(_named(source, name), with_problems=True)
+    return tk.read_judgements(_named(source, name), with_problems=True)
 
 
 def read_triplets_with_shares(source, name=None):
-    judgements = open_judgements(_named(source, name), columns={"share": "4"})
+    judgements = tk.read_judgements(_named(source, name), columns={"share": "4"})
     return judgements.triplets, judgements.votes
 
 
@@ -57,8 +56,8 @@ def read_truth(source, name=None):
 def read_labels(data, name="labels.csv", **options):
     """Return the labels of a text, or of an open file."""
     data = data.read() if hasattr(data, "read") else data
-    return open_labels(NamedBytes(data, name), **options)
+    return tk.read_labels(NamedBytes(data, name), **options)
 
 
 def read_answers(source, name=None):
-    return answers.read_answers(_named(source, name))
+    return tk.read_answers(_named(source, name))

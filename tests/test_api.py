@@ -145,7 +145,7 @@ def test_all_ways_to_give_triplets_train_the_same_model(
         *("--backbone", "tiny", "--epochs", 3, "--dim", 4),
     )
     expected = run("predict", toy_competition.test, "--model", tmp_path / "m")
-    triplets = tk.read_triplets(toy_competition.train)
+    triplets = tk.read_judgements(toy_competition.train).triplets
     names = sorted(triplets.names)
     rows = pd.Index(names).get_indexer(triplets.names)[triplets.rows]
     capfd.readouterr()
@@ -196,7 +196,7 @@ def test_votes_and_validation_are_taken_from_arrays(toy_competition, tiny_backbo
         frame,
         toy_competition.images,
         votes=votes,
-        val=tk.read_triplets(toy_competition.test),
+        val=tk.read_judgements(toy_competition.test).triplets,
         val_truth=truth,
     )
     assert model.record.split.n_val == 200
@@ -226,7 +226,7 @@ def test_settings_that_will_not_do_are_named(toy_competition, arguments, field, 
 def test_groups_of_images_are_held_out_together(toy_competition, tiny_backbone):
     images = [f"p{n:02}.png" for n in range(60)]
     groups = pd.Series([f"person {n % 7}" for n in range(60)], images)
-    known = tk.read_triplets(toy_competition.train)
+    known = tk.read_judgements(toy_competition.train).triplets
     apart = tk.split(known, groups=groups, val_fraction=0.4)
     for part in (apart, *tk.split(known, groups=groups, folds=3)):
         sides = [{groups[side.names[row]] for row in side.rows.ravel()} for side in part[:2]]
@@ -391,7 +391,7 @@ def test_a_backbone_alone_answers_and_is_not_saved(toy_competition, tiny_backbon
         with pytest.raises(tk.TripletkitError, match="expected a trained model"):
             getattr(backbone, name)
     assert backbone.distance == "cosine"
-    truth = tk.read_truth(toy_competition.truth)
+    truth = toy_competition.truth
     answers = backbone.answer(toy_competition.test, toy_competition.images)
     assert tk.score(answers, truth).accuracy > 0.5
     assert backbone.embed(toy_competition.images).vectors.shape == (60, 24)
@@ -420,8 +420,8 @@ def test_a_model_shows_what_it_is(model, toy_model):
 
 def test_answers_to_score_come_in_every_form(toy_competition, tmp_path):
     rng = np.random.default_rng(0)
-    triplets = tk.read_triplets(toy_competition.test)
-    truth = tk.read_truth(toy_competition.truth)
+    judgements = tk.read_judgements(toy_competition.test, truth=toy_competition.truth)
+    triplets, truth = judgements.triplets, judgements.truth
     predictions = np.where(rng.random(200) < 0.8, truth.labels, 1 - truth.labels)
     (tmp_path / "a.txt").write_text("".join(f"{value}\n" for value in predictions))
     scores = [

@@ -26,7 +26,7 @@ from tripletkit.collecting.background import (
 )
 from tripletkit.collecting.choosing import Committee, question_keys
 from tripletkit.data.judgement_files import read_shown_questions
-from tripletkit.data.votes import Votes
+from tripletkit.data.triplets import Votes
 from tripletkit.progress import no_progress
 
 NAMES = [f"p{n:02}.png" for n in range(40)]

@@ -5,7 +5,7 @@ import pytest
 from opened import read_triplets
 
 from tripletkit import Triplets
-from tripletkit.data.questions import make_pair_graph
+from tripletkit.data.questions import PairGraph
 from tripletkit.evaluation.baselines import (
     Baseline,
     _embed_names,
@@ -113,7 +113,7 @@ def test_controls_reproduce_the_competition_figures(
     triplets = read_triplets(shared / "food_triplets" / "train_triplets.txt")
     unit = np.arange(len(triplets))
     if by_component:
-        unit = make_pair_graph(triplets.rows, len(triplets.names)).component_of_rows()
+        unit = PairGraph.of(triplets.rows, len(triplets.names)).component_of_rows()
     is_val = (np.random.default_rng(0).random(unit.max() + 1) < 0.1)[unit]
     found = by_name(run_baselines(triplets.take(~is_val), triplets.take(is_val)))
     assert memory[0] <= found["pair memory"].accuracy <= memory[1]

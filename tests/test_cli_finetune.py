@@ -164,7 +164,7 @@ def test_what_was_learned_from_memory_is_learned_from_further(
     toy_competition, tiny_backbone, tmp_path
 ):
     """Pickled or not; of one that was loaded the triplets are asked for."""
-    read = tk.read_triplets(toy_competition.train)
+    read = tk.read_judgements(toy_competition.train).triplets
     settings = {"backbone": "tiny", "epochs": 1, "refit": False}
     model = tk.train(read.rows, toy_competition.images, names=read.names, **settings)
     model.save(tmp_path / "m")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tripletkit import defaults
 from tripletkit.data.judgement_files import read_answers_given
-from tripletkit.data.judgements import open_judgements
+from tripletkit.data.judgements import read_judgements
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -255,7 +255,7 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, trip
         assert link.rpartition("/")[2] not in log
     result = tripletkit("judges", server.database, code=0)
     assert "anna" in result.stdout and "Krippendorff" in result.stdout
-    judgements = open_judgements(server.database)
+    judgements = read_judgements(server.database)
     assert judgements.is_random.all()
 
 
@@ -431,7 +431,7 @@ def test_a_grid_by_keys_and_by_mouse(serve, browse):
     # Two of six: each picked one is nearer than each of the four others.
     assert len(answers) == 16
     assert {answer.screen for answer in answers} == {1, 2}
-    judgements = open_judgements(server.database)
+    judgements = read_judgements(server.database)
     assert sorted(set(judgements.triplets.trials.tolist())) == [1, 2]
 
 

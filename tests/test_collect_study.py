@@ -21,7 +21,7 @@ from tripletkit.collecting.pages import Site, make_app
 from tripletkit.collecting.serving import ScaledImages
 from tripletkit.collecting.study import LANGUAGES, Study, _read_words, read_study
 from tripletkit.data.judgement_files import read_answers_given
-from tripletkit.data.judgements import open_judgements
+from tripletkit.data.judgements import read_judgements
 
 NAMES = [f"p{n:02}.png" for n in range(12)]
 LABELS = {name: n % 3 for n, name in enumerate(NAMES)}
@@ -282,7 +282,7 @@ def test_an_old_study_goes_on(tripletkit, folder, tmp_path, name):
     words = ["collect", folder, "--db", database, "--import", table, "--judge", "old study"]
     assert "2 answers of old study added." in tripletkit(*words, code=0).stderr
     assert "0 answers of old study added, 2 were there" in tripletkit(*words, code=0).stderr
-    judgements = open_judgements(database)
+    judgements = read_judgements(database)
     names = judgements.triplets.names
     told = [[names[image] for image in row] for row in judgements.triplets.rows]
     assert told == [["p00.png", "p03.png", "p01.png"], ["p01.png", "p04.png", "p02.png"]]
@@ -291,10 +291,10 @@ def test_an_old_study_goes_on(tripletkit, folder, tmp_path, name):
     # New answers come beside it, and only questions drawn by chance are scored.
     collected, asker = start(database, NAMES, n_questions=6)
     answer_all(collected, asker, "anna", by_label(LABELS))
-    both = open_judgements(database)
+    both = read_judgements(database)
     # One that was drawn by chance as well is fair.
     assert both.is_random[2:].all() and {answer.probability for answer in given} == {0.0}
-    assert open_judgements(database, exclude=["anna"]).is_random is None
+    assert read_judgements(database, exclude=["anna"]).is_random is None
 
 
 def test_votes_become_judges_and_what_cannot_is_refused(folder, tmp_path):
@@ -303,7 +303,7 @@ def test_votes_become_judges_and_what_cannot_is_refused(folder, tmp_path):
     )
     imported = tk.import_judgements(tmp_path / "j.sqlite", table, folder)
     assert imported.n_new == 6 and str(imported) == "6 answers of imported added."
-    judgements = open_judgements(tmp_path / "j.sqlite")
+    judgements = read_judgements(tmp_path / "j.sqlite")
     assert judgements.votes.for_first.tolist() == [2, 3]
     assert judgements.votes.for_second.tolist() == [1, 0]
     assert [judge.name for judge in tk.judges(tmp_path / "j.sqlite").judges] == [
@@ -318,13 +318,13 @@ def test_votes_become_judges_and_what_cannot_is_refused(folder, tmp_path):
         tk.import_judgements(tmp_path / "j.sqlite", table.assign(a="p99"), folder)
     with pytest.raises(TripletkitError, match="needs the folder"):
         tk.import_judgements(tmp_path / "j.sqlite", table)
-    assert len(open_judgements(tmp_path / "j.sqlite")) == 2
+    assert len(read_judgements(tmp_path / "j.sqlite")) == 2
     # Half a vote for each is one who cannot tell; so a database can be imported into another.
     halves = table.assign(votes_b=[1.5, 0], votes_c=[0.5, 1])
     assert tk.import_judgements(tmp_path / "halves.sqlite", halves, folder).n_new == 3
     again = tk.import_judgements(tmp_path / "copy.sqlite", tmp_path / "halves.sqlite", folder)
     assert again.n_new == 3
-    assert open_judgements(tmp_path / "copy.sqlite").votes.for_first.tolist() == [1.5, 1.0]
+    assert read_judgements(tmp_path / "copy.sqlite").votes.for_first.tolist() == [1.5, 1.0]
 
 
 def test_judges_show_the_study(folder, tmp_path, tripletkit):

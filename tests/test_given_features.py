@@ -239,7 +239,7 @@ def test_a_model_of_given_features_alone_from_python(vectors, toy_competition):
     assert set(known.contents) == {None}
     # What stands in the file, as an array whose rows are named.
     array = np.load(vectors)
-    asked = tk.read_triplets(toy_competition.train)
+    asked = tk.read_judgements(toy_competition.train).triplets
     settings = {"names": list(array["names"]), "epochs": 1, "refit": False}
     same = tk.train(asked, features=array["vectors"], **settings)
     np.testing.assert_array_equal(same.embed().vectors, known.vectors)

@@ -11,7 +11,7 @@ from opened import read_triplets
 
 from tripletkit import TripletkitError, open_images
 from tripletkit.data.decoding import read_image, read_pixels
-from tripletkit.data.names import quote_name
+from tripletkit.data.text_files import quote_name
 from tripletkit.errors import ImageReadError
 
 HOSTILE = SHARED / "data" / "hostile"

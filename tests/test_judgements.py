@@ -18,7 +18,6 @@ from opened import read_triplets, read_votes
 import tripletkit as tk
 from tripletkit import TripletkitError, Triplets
 from tripletkit.collecting.database import GivenAnswer
-from tripletkit.data.judgements import find_questions, open_judgements, reopen_judgements
 from tripletkit.model.model_folder import load_model
 from tripletkit.model.record import InputsRecord
 from tripletkit.training.job import find_sources, read_training_triplets
@@ -85,14 +84,14 @@ def test_most_judges_decide_and_each_has_one_vote(told):
     told.tell("anna", other, "d")
     told.tell("ben", other, "d")
     told.tell("ben", other, "e")
-    assert rows_of(open_judgements(told.database.path)) == [("acb", 2, 1), ("ade", 1.5, 0.5)]
+    assert rows_of(tk.read_judgements(told.database.path)) == [("acb", 2, 1), ("ade", 1.5, 0.5)]
 
 
 def test_the_same_question_turned_round_is_the_same(told):
     told.tell("anna", told.ask("abc"), "b")
     told.tell("ben", told.ask("acb"), "c")
     told.tell("carla", told.ask("acb"), "c")
-    assert rows_of(open_judgements(told.database.path)) == [("acb", 2, 1)]
+    assert rows_of(tk.read_judgements(told.database.path)) == [("acb", 2, 1)]
 
 
 def test_cant_tell_is_half_a_vote_for_each(told):
@@ -100,7 +99,7 @@ def test_cant_tell_is_half_a_vote_for_each(told):
     question = told.ask("ade")
     told.tell("anna", question, "?")
     told.tell("ben", question, "e")
-    judgements = open_judgements(told.database.path)
+    judgements = tk.read_judgements(told.database.path)
     assert rows_of(judgements) == [("abc", 0.5, 0.5), ("aed", 1.5, 0.5)]
     assert rows_of(judgements.decided()) == [("aed", 1.5, 0.5)]
     # A triplet file has no place for what is open.
@@ -115,7 +114,7 @@ def test_undone_answers_and_gold_count_for_nothing(told):
     told.tell("anna", told.ask("abd", "gold"), "b")
     told.tell("anna", told.ask("abe"), "e")
     told.database.undo(1, "undo-0001")
-    assert rows_of(open_judgements(told.database.path)) == [("abc", 1, 0)]
+    assert rows_of(tk.read_judgements(told.database.path)) == [("abc", 1, 0)]
 
 
 def test_the_random_share_is_known(told):
@@ -125,7 +124,7 @@ def test_the_random_share_is_known(told):
     told.tell("anna", chosen, "e")
     # Drawn by chance as well, so it is fair.
     told.tell("ben", told.ask("aeb"), "e")
-    assert open_judgements(told.database.path).is_random.tolist() == [True, False, True]
+    assert tk.read_judgements(told.database.path).is_random.tolist() == [True, False, True]
 
 
 def test_what_was_improbable_counts_for_more(told, tripletkit, tmp_path):
@@ -134,7 +133,7 @@ def test_what_was_improbable_counts_for_more(told, tripletkit, tmp_path):
         told.tell("anna", told.ask(triplet, probability=probability), "b")
     told.tell("anna", told.ask("acd", "margin"), "c")
     path = told.database.path
-    assert open_judgements(path).weights == pytest.approx([4 / 3, 4 / 3, 1 / 3, 0])
+    assert tk.read_judgements(path).weights == pytest.approx([4 / 3, 4 / 3, 1 / 3, 0])
     answers = tmp_path / "answers.txt"
     answers.write_text("0\n1\n1\n1\n")
     score = json.loads(tripletkit("score", answers, path, "--json", code=0).stdout)
@@ -160,18 +159,18 @@ def test_undecided_questions_and_every_answer_leave_apart(told, tripletkit, tmp_
     assert answers["method"].tolist() == ["mouse"] * 3
     # A judge that the owner has left out counts in nothing.
     told.database.change_judge(1, is_left_out=True)
-    assert len(open_judgements(told.database.path)) == 1
+    assert len(tk.read_judgements(told.database.path)) == 1
 
 
 def test_judges_can_be_left_out(told):
     question = told.ask("abc")
     told.tell("anna", question, "b")
     told.tell("ben", question, "c")
-    assert rows_of(open_judgements(told.database.path, exclude=["ben"])) == [("abc", 1, 0)]
+    assert rows_of(tk.read_judgements(told.database.path, exclude=["ben"])) == [("abc", 1, 0)]
     with pytest.raises(TripletkitError, match=r"carl; there are anna, ben"):
-        open_judgements(told.database.path, exclude=["carl"])
+        tk.read_judgements(told.database.path, exclude=["carl"])
     with pytest.raises(TripletkitError, match="no answer"):
-        open_judgements(told.database.path, exclude=["anna", "ben"])
+        tk.read_judgements(told.database.path, exclude=["anna", "ben"])
 
 
 def test_every_command_that_reads_a_database_can_leave_judges_out(
@@ -181,8 +180,8 @@ def test_every_command_that_reads_a_database_can_leave_judges_out(
     database, asker = start(collected, names, n_questions=600)
     answer_all(database, asker, "ben", lambda anchor, shown: "left", n=300)
     database.close()
-    without = open_judgements(collected, exclude=["ben"])
-    assert len(without) < len(open_judgements(collected))
+    without = tk.read_judgements(collected, exclude=["ben"])
+    assert len(without) < len(tk.read_judgements(collected))
     arguments = ["train", collected, toy_competition.images, "-o", tmp_path / "m"]
     arguments += ["--backbone", "tiny", "--recipe", "map", "--exclude", "ben"]
     tripletkit(*arguments, code=0)
@@ -214,7 +213,7 @@ def test_a_grid_implies_its_triplets(tmp_path):
     told.database.add_answer(
         judge.id, GivenAnswer("client-0001", screen.id, "grid", (2,), 1000.0, "mouse")
     )
-    judgements = open_judgements(told.database.path)
+    judgements = tk.read_judgements(told.database.path)
     name_of = {number: name for name, number in told.number.items()}
     names = judgements.triplets.names
     assert [[names[i] for i in row[:2]] for row in judgements.triplets.rows] == [
@@ -228,9 +227,9 @@ def test_a_grid_implies_its_triplets(tmp_path):
 
 def test_questions_are_found_whichever_way_round(told):
     told.tell("anna", told.ask("abc"), "b")
-    judgements = open_judgements(told.database.path)
+    judgements = tk.read_judgements(told.database.path)
     asked = Triplets(["x", *NAMES], np.array([[1, 3, 2], [1, 2, 3], [0, 1, 2]]), np.arange(3), "f")
-    found, is_turned = find_questions(asked, judgements)
+    found, is_turned = judgements.find(asked)
     assert found.tolist() == [0, 0, -1]
     assert is_turned.tolist() == [True, False, False]
 
@@ -238,42 +237,32 @@ def test_questions_are_found_whichever_way_round(told):
 def test_what_is_said_decides_the_hash(told, tmp_path):
     question = told.ask("abc")
     told.tell("anna", question, "b")
-    before = open_judgements(told.database.path).record.sha256
+    before = tk.read_judgements(told.database.path).record.sha256
     told.database.add_judge("ben")
-    assert open_judgements(told.database.path).record.sha256 == before
+    assert tk.read_judgements(told.database.path).record.sha256 == before
     told.tell("ben", question, "c")
-    assert open_judgements(told.database.path).record.sha256 != before
-
-
-def test_what_was_read_in_a_way_that_is_no_more_is_not_read_again(tmp_path):
-    (tmp_path / "t.csv").write_text("a,b,c\nx,y,z\n")
-    record = open_judgements(tmp_path / "t.csv").record
-    assert reopen_judgements(record).triplets.names == ["x", "y", "z"]
-    assert reopen_judgements(replace(record, read_as=(("fourth_column", "share"),))) is None
+    assert tk.read_judgements(told.database.path).record.sha256 != before
 
 
 def test_a_model_learns_again_from_judgements_as_they_were_read(toy_model, tmp_path):
     (tmp_path / "t.txt").write_text("a b c 0.2\n")
     record = load_model(toy_model).record
-    read = open_judgements(tmp_path / "t.txt", columns={"share": "4"}, swap=True).record
+    read = tk.read_judgements(tmp_path / "t.txt", columns={"share": "4"}, swap=True).record
     inputs = InputsRecord(triplets=read, val=read, split="none")
     again = find_sources(replace(record, inputs=inputs), toy_model)
     for judgements in (again.judgements, again.val):
         assert judgements.votes.share.tolist() == [0.8]
-    unknown = replace(inputs, triplets=replace(read, read_as=(("fourth_column", "share"),)))
-    with pytest.raises(TripletkitError, match="read in a way that is no more"):
-        find_sources(replace(record, inputs=unknown), toy_model)
 
 
 def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_images):
     with pytest.raises(TripletkitError, match="expected UTF-8 text"):
-        open_judgements(next(toy_images.iterdir()))
+        tk.read_judgements(next(toy_images.iterdir()))
     told.tell("anna", told.ask("abc"), "b")
     told.database.close()
     with told.database.path.open("rb") as file, pytest.raises(TripletkitError, match="path"):
-        open_judgements(file)
+        tk.read_judgements(file)
     with pytest.raises(TripletkitError, match="No such file"):
-        open_judgements(tmp_path / "nothing")
+        tk.read_judgements(tmp_path / "nothing")
 
 
 def test_a_copy_in_a_folder_that_cannot_be_written_is_read(told, tmp_path):
@@ -285,7 +274,7 @@ def test_a_copy_in_a_folder_that_cannot_be_written_is_read(told, tmp_path):
     shutil.copy(told.database.path, copy)
     folder.chmod(0o500)
     try:
-        assert len(open_judgements(copy)) == 1
+        assert len(tk.read_judgements(copy)) == 1
     finally:
         folder.chmod(0o700)
 
@@ -326,7 +315,7 @@ def test_train_learns_from_it_and_validates_on_the_random_share(
     assert "tied" in result.stderr
     assert "Validation is on the random share alone" in result.stderr
     model = load_model(tmp_path / "m")
-    judgements = open_judgements(collected)
+    judgements = tk.read_judgements(collected)
     assert model.record.inputs.triplets.sha256 == judgements.record.sha256
     assert model.record.inputs.votes.n_tied == int(judgements.votes.is_tie.sum()) > 50
     n_random = int(judgements.decided().is_random.sum())
@@ -350,14 +339,14 @@ def test_held_out_draws_score_on_the_random_share_alone(
     arguments += ["--backbone", "tiny", "--epochs", 2]
     result = tripletkit(*arguments, code=0)
     assert "Validation is on the random share alone" in result.stderr
-    judgements = open_judgements(collected).decided()
+    judgements = tk.read_judgements(collected).decided()
     score = load_model(tmp_path / "m").record.pooled.trained
     # Of hundreds of answers nearly every question of chance was held out, and no other.
     assert 0 < score.n_triplets <= judgements.is_random.sum() < len(judgements)
 
 
 def test_score_takes_the_random_share_alone_and_says_so(tripletkit, collected, tmp_path):
-    judgements = open_judgements(collected).decided()
+    judgements = tk.read_judgements(collected).decided()
     names = judgements.triplets.names
     lines = ["a,b,c,prediction,margin"]
     n_right = 0
@@ -381,7 +370,7 @@ def test_score_takes_the_random_share_alone_and_says_so(tripletkit, collected, t
 
 
 def test_score_takes_labels_in_the_order_of_predict(tripletkit, collected, tmp_path):
-    judgements = open_judgements(collected).decided()
+    judgements = tk.read_judgements(collected).decided()
     answers = tmp_path / "labels.txt"
     answers.write_text("1\n" * len(judgements))
     result = tripletkit("score", answers, collected, "--json", code=0)
@@ -396,12 +385,12 @@ def test_audit_and_split_read_it(tripletkit, collected, tmp_path, toy_competitio
     folder = tmp_path / "parts"
     result = tripletkit("split", collected, "-o", folder, "--by", "component", code=0)
     assert "random share alone" in result.stderr
-    judgements = open_judgements(collected).decided()
+    judgements = tk.read_judgements(collected).decided()
     validation = read_triplets(folder / "val_triplets.txt")
-    found, _ = find_questions(validation, judgements)
+    found, _ = judgements.find(validation)
     assert judgements.is_random[found].all()
     training = read_triplets(folder / "train.txt")
-    found, _ = find_questions(training, judgements)
+    found, _ = judgements.find(training)
     assert not judgements.is_random[found].all()
 
 
@@ -409,7 +398,7 @@ def test_export_writes_what_train_reads(tripletkit, collected, tmp_path):
     folder = tmp_path / "export"
     command = ["export-judgements", str(collected), "-o", str(folder)]
     tripletkit(*command, code=0)
-    judgements = open_judgements(collected).decided()
+    judgements = tk.read_judgements(collected).decided()
     triplets = read_triplets(folder / "train.txt")
     assert [triplets.names[i] for i in triplets.rows.ravel()] == [
         judgements.triplets.names[i] for i in judgements.triplets.rows.ravel()

@@ -9,8 +9,9 @@ import pytest
 from opened import read_labels
 from plain import NO_LABEL
 
+import tripletkit as tk
 from tripletkit import TripletkitError
-from tripletkit.data.labels import ImageLabels, label_files, open_labels
+from tripletkit.data.labels import ImageLabels
 
 
 def test_reads_names_and_labels_in_any_order_of_columns():
@@ -50,7 +51,7 @@ def test_rows_are_what_spreadsheets_and_other_programs_write():
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(TripletkitError, match="cannot be read"):
-        open_labels(tmp_path / "none.csv")
+        tk.read_labels(tmp_path / "none.csv")
 
 
 def test_a_folder_per_class_names_images_below_the_image_folder(tmp_path):
@@ -58,8 +59,8 @@ def test_a_folder_per_class_names_images_below_the_image_folder(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     expected = {"train/cat/a.png": "cat", "train/dog/deep/b.jpg": "dog"}
-    assert open_labels(tmp_path / "train", tmp_path) == expected
-    assert open_labels(tmp_path / "train", tmp_path / "train") == {
+    assert tk.read_labels(tmp_path / "train", tmp_path) == expected
+    assert tk.read_labels(tmp_path / "train", tmp_path / "train") == {
         "cat/a.png": "cat",
         "dog/deep/b.jpg": "dog",
     }
@@ -69,9 +70,9 @@ def test_a_folder_elsewhere_or_without_classes_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").touch()
     with pytest.raises(TripletkitError, match="a folder inside the image folder"):
-        open_labels(tmp_path, tmp_path / "images")
+        tk.read_labels(tmp_path, tmp_path / "images")
     with pytest.raises(TripletkitError, match="a subfolder of images for each class, got none"):
-        open_labels(tmp_path / "images", tmp_path / "images")
+        tk.read_labels(tmp_path / "images", tmp_path / "images")
 
 
 def test_classes_are_sorted_and_names_without_label_marked():
@@ -89,7 +90,9 @@ def test_names_of_one_image_share_its_label():
 
 
 def test_without_a_folder_a_name_has_one_spelling():
-    found = label_files(["a", "b"], [None, None], {"a": "cat", "c": "dog", "b.jpg": "dog"}, None)
+    found = ImageLabels.of_files(
+        ["a", "b"], [None, None], {"a": "cat", "c": "dog", "b.jpg": "dog"}, None
+    )
     assert found.classes == ["cat"]
     assert found.of_image.tolist() == [0, NO_LABEL]
 
@@ -131,8 +134,8 @@ def test_labels_of_pandas_are_read(tmp_path):
     frame.to_json(tmp_path / "metadata.jsonl", orient="records", lines=True)
     frame.to_csv(tmp_path / "metadata.csv", index=True)
     for name in ("l.parquet", "metadata.jsonl", "metadata.csv"):
-        assert open_labels(tmp_path / name) == PAIRS
-    assert open_labels(frame) == PAIRS
+        assert tk.read_labels(tmp_path / name) == PAIRS
+    assert tk.read_labels(frame) == PAIRS
 
 
 def test_several_classes_of_an_image_are_refused():
@@ -147,14 +150,14 @@ def test_parts_above_the_classes_are_no_classes(tmp_path, caplog, part):
     for name in (f"{part}/cat/a.png", f"{part}/dog/b.png", "val/cat/c.png", "test/dog/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    labels = open_labels(tmp_path, tmp_path)
+    labels = tk.read_labels(tmp_path, tmp_path)
     assert labels == {f"{part}/cat/a.png": "cat", f"{part}/dog/b.png": "dog"}
     assert labels.parts == {"val": {"val/cat/c.png": "cat"}, "test": {"test/dog/d.png": "dog"}}
     assert "test (1 images), val (1 images)" in caplog.text
-    assert open_labels(tmp_path / "val", tmp_path) == {"val/cat/c.png": "cat"}
+    assert tk.read_labels(tmp_path / "val", tmp_path) == {"val/cat/c.png": "cat"}
     (tmp_path / "cow").mkdir()
     (tmp_path / "cow" / "e.png").touch()
-    labels = open_labels(tmp_path, tmp_path)
+    labels = tk.read_labels(tmp_path, tmp_path)
     assert set(labels.values()) == {part, "val", "test", "cow"}
     assert labels.parts == {"val": {}, "test": {}}
 

@@ -292,7 +292,7 @@ def test_public_objects_answer_the_same_in_another_process(
 ):
     train, test, images = toy_competition.train, toy_competition.test, toy_competition.images
     model = tk.load(toy_model)
-    frame = tk.read_triplets(train).to_frame()
+    frame = tk.read_judgements(train).triplets.to_frame()
     without_keras = {"recipe": "map", "refit": False}
     # What colours differ in, by a function that another process knows.
     spread = tk.Encoder(partial(np.std, axis=(1, 2)), name="spread", version="1", size=32)
@@ -312,7 +312,7 @@ def test_public_objects_answer_the_same_in_another_process(
         "answers": answers,
         "triplets": answers.triplets,
         "judgements": tk.read_judgements(train),
-        "truth": tk.read_truth(toy_competition.truth),
+        "truth": tk.read_judgements(test, truth=toy_competition.truth).truth,
         "images": tk.open_images(images).names,
         "score": tk.score(answers, toy_competition.truth),
         "comparison": tk.compare({"a": answers, "b": answers}, toy_competition.truth),
@@ -357,7 +357,7 @@ def test_public_objects_answer_the_same_in_another_process(
 @pytest.mark.usefixtures("undrawn_figures")
 @pytest.mark.filterwarnings("ignore::tripletkit.TripletkitWarning")
 def test_a_model_in_memory_is_pickled_whole(toy_competition, tiny_backbone, tmp_path):
-    frame = tk.read_triplets(toy_competition.train).to_frame()
+    frame = tk.read_judgements(toy_competition.train).triplets.to_frame()
     model = tk.train(frame, toy_competition.images, backbone="tiny", epochs=2, dim=4)
     margins = model.answer(toy_competition.test).margins
     data = pickle.dumps(model)

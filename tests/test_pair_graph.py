@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tripletkit.data.audit.cycles import find_anchor_cycles, find_distance_cycles
 from tripletkit.data.audit.triplet_audit import _compare_judgements
-from tripletkit.data.questions import group_questions, make_pair_graph
+from tripletkit.data.questions import PairGraph, Questions
 
 N_NAMES = 6
 names = st.integers(0, N_NAMES - 1)
@@ -71,7 +71,7 @@ def knots_by_loop(edges):
 @pytest.mark.slow
 @given(proper_rows)
 def test_components_equal_union_find(rows):
-    graph = make_pair_graph(rows, N_NAMES)
+    graph = PairGraph.of(rows, N_NAMES)
     found = defaultdict(set)
     for pair, component in zip(graph.pairs.tolist(), graph.components, strict=True):
         found[component].add(frozenset(pair))
@@ -81,14 +81,14 @@ def test_components_equal_union_find(rows):
 @pytest.mark.slow
 @given(proper_rows)
 def test_component_of_rows_is_that_of_both_pairs(rows):
-    graph = make_pair_graph(rows, N_NAMES)
+    graph = PairGraph.of(rows, N_NAMES)
     np.testing.assert_array_equal(graph.component_of_rows(), graph.components[graph.far])
 
 
 @pytest.mark.slow
 @given(proper_rows)
 def test_roles_equal_counts(rows):
-    graph = make_pair_graph(rows, N_NAMES)
+    graph = PairGraph.of(rows, N_NAMES)
     near = Counter(near_and_far(row)[0] for row in rows)
     far = Counter(near_and_far(row)[1] for row in rows)
     pairs = [frozenset(pair) for pair in graph.pairs.tolist()]
@@ -139,7 +139,7 @@ def test_cycle_over_several_anchors_is_none_of_one_anchor():
 @pytest.mark.slow
 @given(proper_rows)
 def test_questions_equal_unordered_triples(rows):
-    questions = group_questions(rows, N_NAMES)
+    questions = Questions.of(rows, N_NAMES)
     keys = [(a, frozenset((b, c))) for a, b, c in rows.tolist()]
     assert questions.of_row.tolist() == [list(dict.fromkeys(keys)).index(key) for key in keys]
     seen, repeats = set(), []
@@ -154,13 +154,13 @@ def test_questions_equal_unordered_triples(rows):
 def test_questions_do_not_overflow_with_millions_of_names():
     last = 3_000_000
     rows = np.array([[last, last - 1, last - 2], [last, last - 2, last - 1], [0, 1, 2]], np.int32)
-    assert group_questions(rows, last + 1).of_row.tolist() == [0, 0, 1]
+    assert Questions.of(rows, last + 1).of_row.tolist() == [0, 0, 1]
 
 
 def test_judgements_by_hand():
     # One question judged 3 to 1, another 2 to 0, a third once.
     rows = np.array([[0, 1, 2]] * 3 + [[0, 2, 1]] + [[3, 1, 2]] * 2 + [[4, 1, 2]])
-    judgements = _compare_judgements(group_questions(rows, 5))
+    judgements = _compare_judgements(Questions.of(rows, 5))
     assert (judgements.n_questions, judgements.n_judgements) == (2, 6)
     assert judgements.agreement == pytest.approx((3 + 1) / (6 + 1))
     assert judgements.ceiling == pytest.approx(5 / 6)
@@ -168,4 +168,4 @@ def test_judgements_by_hand():
 
 
 def test_judgements_made_once_say_nothing():
-    assert _compare_judgements(group_questions(np.array([[0, 1, 2], [1, 0, 2]]), 3)) is None
+    assert _compare_judgements(Questions.of(np.array([[0, 1, 2], [1, 0, 2]]), 3)) is None

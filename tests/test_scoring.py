@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tripletkit as tk
 from tripletkit import Answers, DataWarning, TripletkitError, Triplets
-from tripletkit.data.votes import Votes
+from tripletkit.data.triplets import Votes
 from tripletkit.evaluation.intervals import image_interval, wilson_interval
 from tripletkit.evaluation.scoring import (
     credit_rows,

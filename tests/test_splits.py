@@ -18,7 +18,7 @@ from opened import read_triplets, read_truth
 import tripletkit as tk
 from tripletkit import Triplets, defaults
 from tripletkit.api import triplet_sets
-from tripletkit.data.questions import group_questions, make_pair_graph
+from tripletkit.data.questions import PairGraph, Questions
 from tripletkit.errors import OutputError, SplitError
 
 FILES = {"train.txt", "val.txt", "val_truth.csv", "val_triplets.txt", "split.json"}
@@ -48,7 +48,7 @@ def check_policy(split, triplets):
     assert len(train) + len(val) + split.cost.n_dropped == len(triplets)
     assert len(np.unique([*train, *val])) == len(train) + len(val)
     assert (np.diff(train) > 0).all() and (np.diff(val) > 0).all()
-    questions = group_questions(triplets.rows, len(triplets.names)).of_row
+    questions = Questions.of(triplets.rows, len(triplets.names)).of_row
     assert not set(questions[train]) & set(questions[val])
     if split.by == "image":
         assert not np.intersect1d(split.train.rows, split.val.rows).size
@@ -56,7 +56,7 @@ def check_policy(split, triplets):
     assert not split.cost.n_dropped
     if split.by == "component":
         both = np.concatenate([split.train.rows, split.val.rows])
-        graph = make_pair_graph(both, len(triplets.names))
+        graph = PairGraph.of(both, len(triplets.names))
         pairs = np.stack([graph.near, graph.far], axis=1)
         assert not np.intersect1d(pairs[: len(train)], pairs[len(train) :]).size
 

@@ -18,12 +18,11 @@ from opened import (
 
 from tripletkit import TripletkitError
 from tripletkit.data.splits.held_out_draws import read_held_out
+from tripletkit.data.tables import _split_csv_line
 from tripletkit.data.text_files import (
     MAX_LINE_BYTES,
     check_text,
-    content_lines,
     parse_number,
-    split_csv_line,
 )
 
 READERS = [
@@ -99,13 +98,6 @@ def test_a_line_of_50_mb_takes_little_memory(tmp_path, quote):
     assert int(done.stdout) < 500_000  # kB; Python with pandas alone takes 150,000
 
 
-def test_content_lines_knows_numbers_and_places():
-    data = "# é\n\n a b c\n \t\nlast".encode()
-    found = list(content_lines(data))
-    assert [(number, line) for number, _, line in found] == [(3, " a b c"), (5, "last")]
-    assert data[found[0][1] :] == b" \t\nlast"
-
-
 @pytest.mark.parametrize(
     "text", ["1_0", "١", "１", "nan", "inf", "0x1", "1e", "", "--1", "1 0", "²"]
 )
@@ -119,7 +111,7 @@ def test_plain_numbers_are_what_python_reads(text):
 
 
 def test_split_csv_line_keeps_blanks_in_quotes_only():
-    assert split_csv_line('  a b , " c " ,"d ""e""",') == ["a b", " c ", 'd "e"', ""]
+    assert _split_csv_line('  a b , " c " ,"d ""e""",') == ["a b", " c ", 'd "e"', ""]
     for broken in ('"a,b', 'a,"b"c', 'a"b,"c"'):
         with pytest.raises(ValueError, match="expected a CSV row with each quote closed"):
-            split_csv_line(broken)
+            _split_csv_line(broken)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tripletkit import TripletkitError
-from tripletkit.data.labels import open_labels
+from tripletkit.data.labels import read_labels
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = [
@@ -90,7 +90,7 @@ def test_images_are_kept_byte_for_byte(script, make_builder, tmp_path):
         found = {path.read_bytes() for path in (tmp_path / "small" / split / class_name).iterdir()}
         assert found == {data for data, kind in splits[split] if kind == index}
     assert not list((tmp_path / "small" / "test").glob("none*"))
-    labels = open_labels(tmp_path / "small" / "train", tmp_path / "small")
+    labels = read_labels(tmp_path / "small" / "train", tmp_path / "small")
     assert Counter(labels.values()) == written["train"]
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
@@ -126,7 +126,7 @@ def test_flowers_with_their_official_splits(script, mocked_flowers, tmp_path, mo
     names = mocked_flowers.builder("oxford_flowers102").info.features["label"].names
     assert all(": 4 images of " in line for line in lines)
     for split in ("train", "validation", "test"):
-        labels = open_labels(folder / split, folder)
+        labels = read_labels(folder / split, folder)
         assert len(labels) == 4
         assert set(labels.values()) <= set(names)
         for name in labels:

@@ -13,7 +13,7 @@ from plain import triplet_margins
 
 import tripletkit as tk
 from tripletkit import TripletkitError, defaults
-from tripletkit.data.votes import Votes, make_loss_weights
+from tripletkit.data.triplets import Votes, make_loss_weights
 from tripletkit.errors import DataWarning
 from tripletkit.evaluation.validation import warn_of_features
 from tripletkit.model.head_layers import Scaling, embed

@@ -10,13 +10,8 @@ from opened import read_triplets
 from opened import rows_of as named
 
 from tripletkit import TripletkitError
-from tripletkit.data.training_set import (
-    divide_training_set,
-    join_training_set,
-    places_of_names,
-    share_names,
-)
-from tripletkit.data.votes import Votes
+from tripletkit.data.training_set import TrainingSet
+from tripletkit.data.triplets import Votes
 
 
 def read(text, name="train.txt"):
@@ -30,7 +25,7 @@ def random_triplets(n_names=60, n_rows=600):
 
 def test_a_split_shares_no_image_and_loses_no_row():
     triplets = random_triplets()
-    data = divide_training_set(triplets, "image", 0.2, seed=1)
+    data = TrainingSet.divide(triplets, "image", 0.2, seed=1)
     assert len(data.val) > 0
     assert data.n_shared_images() == 0
     total = len(data.train) + len(data.val) + data.n_dropped + data.n_degenerate
@@ -43,25 +38,25 @@ def test_a_split_shares_no_image_and_loses_no_row():
 
 
 def test_no_fraction_keeps_all_for_training_and_one_triplet_cannot_be_divided():
-    data = divide_training_set(read("a b c\nd e f\n"), "image", 0, seed=0)
+    data = TrainingSet.divide(read("a b c\nd e f\n"), "image", 0, seed=0)
     assert (named(data.train), len(data.val)) == ([("a", "b", "c"), ("d", "e", "f")], 0)
     assert (data.by, data.n_dropped, data.n_shared_images()) == ("none", 0, 0)
     with pytest.raises(TripletkitError):
-        divide_training_set(read("a b c\n"), "image", 0.1, seed=0)
+        TrainingSet.divide(read("a b c\n"), "image", 0.1, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [0, 0.1])
 def test_only_degenerate_triplets_are_refused_whatever_the_split(fraction):
     triplets = read("a a b\nc d c\ne f f\n")
     with pytest.raises(TripletkitError, match=r"train\.txt: .* every one names an image twice"):
-        divide_training_set(triplets, "image", fraction, seed=0)
+        TrainingSet.divide(triplets, "image", fraction, seed=0)
     with pytest.raises(TripletkitError, match=r"val\.txt: "):
-        join_training_set(*share_names(read("a b c\n"), read("a a b\n", "val.txt")))
+        TrainingSet.join(*read("a b c\n").share_names(read("a a b\n", "val.txt")))
 
 
 def test_places_name_the_first_line_whatever_became_of_it():
     triplets = read("a a x\na b c\n\nd b y\n")
-    places = places_of_names(triplets, triplets.take(np.arange(0)))
+    places = triplets.first_places(triplets.take(np.arange(0)))
     assert dict(zip(triplets.names, places, strict=True)) == {
         "a": "train.txt:1",
         "x": "train.txt:1",
@@ -73,21 +68,19 @@ def test_places_name_the_first_line_whatever_became_of_it():
 
 
 def test_a_validation_file_joins_by_names():
-    train, val = share_names(read("a b c\nd e f\n"), read("g f a\n\nx x a\ng h a\n", "val.txt"))
-    data = join_training_set(train, val)
+    train, val = read("a b c\nd e f\n").share_names(read("g f a\n\nx x a\ng h a\n", "val.txt"))
+    data = TrainingSet.join(train, val)
     assert named(data.train) == [("a", "b", "c"), ("d", "e", "f")]
     assert named(data.val) == [("g", "f", "a"), ("g", "h", "a")]
     assert (data.by, data.n_degenerate, data.n_shared_images()) == ("file", 1, 2)
     assert data.names == ["a", "b", "c", "d", "e", "f", "g", "x", "h"]
-    places = places_of_names(train, val)
+    places = train.first_places(val)
     assert places[-3:] == ["val.txt:1", "val.txt:3", "val.txt:4"]
     assert places[5] == "train.txt:2"
 
 
 def test_unusable_images_take_their_triplets_along():
-    data = join_training_set(
-        *share_names(read("a b c\nd e f\n"), read("a b d\nd e f\n", "val.txt"))
-    )
+    data = TrainingSet.join(*read("a b c\nd e f\n").share_names(read("a b d\nd e f\n", "val.txt")))
     kept = data.keep_usable(np.array([name != "c" for name in data.names]))
     assert named(kept.train) == [("d", "e", "f")]
     assert named(kept.val) == [("a", "b", "d"), ("d", "e", "f")]
@@ -111,10 +104,10 @@ def test_votes_stay_with_their_rows():
     triplets = random_triplets()
     votes = with_votes(triplets)
     of_line = dict(zip(triplets.lines.tolist(), votes.for_second.tolist(), strict=True))
-    divided = divide_training_set(triplets, "image", 0.2, 1, votes)
+    divided = TrainingSet.divide(triplets, "image", 0.2, 1, votes)
     val = random_triplets(n_rows=50)
-    joined = join_training_set(*share_names(triplets, val), votes, with_votes(val))
-    whole = divide_training_set(triplets, "image", 0, 1, votes)
+    joined = TrainingSet.join(*triplets.share_names(val), votes, with_votes(val))
+    whole = TrainingSet.divide(triplets, "image", 0, 1, votes)
     for data in (divided, joined, whole):
         is_usable = np.ones(len(data.names), dtype=bool)
         is_usable[:2] = False
@@ -129,10 +122,10 @@ def test_votes_stay_with_their_rows():
 
 @pytest.mark.parametrize(("of_training", "n_train"), [(True, 2), (False, 3)])
 def test_ties_are_left_out_of_validation_and_of_training_where_asked(of_training, n_train):
-    triplets, val = share_names(read("a b c\na c d\na d b\n"), read("a b d\nb c d\n"))
+    triplets, val = read("a b c\na c d\na d b\n").share_names(read("a b d\nb c d\n"))
     votes = Votes(np.array([3.0, 1, 1]), np.array([0.0, 1, 0]))
     val_votes = Votes(np.array([1.0, 0]), np.array([1.0, 2]))
-    data = join_training_set(triplets, val, votes, val_votes)
+    data = TrainingSet.join(triplets, val, votes, val_votes)
     kept = data.leave_out_ties(of_training=of_training)
     assert (len(kept.train), len(kept.val), kept.n_tied) == (n_train, 1, 4 - n_train)
     assert len(kept.train_votes) == n_train and len(kept.val_votes) == 1

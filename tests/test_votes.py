@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opened import NamedBytes, open_text, read_triplets, read_triplets_with_shares, read_votes
 
 from tripletkit import TripletkitError
-from tripletkit.data.votes import Votes, make_loss_weights
+from tripletkit.data.triplets import Votes, make_loss_weights
 
 VOTES = [(4.0, 1.0), (2.0, 2.0), (0.0, 5.0)]
 NAMES = ["x.jpg", "y y.jpg", "z.jpg"]

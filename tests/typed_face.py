@@ -59,8 +59,8 @@ def scores(model: tk.Model, queries: Path) -> None:
 def triplets(frame: pd.DataFrame) -> None:
     known = tk.Triplets.from_array(frame.to_numpy(), ["a", "b", "c"])
     assert_type(known, tk.Triplets)
-    assert_type(tk.read_triplets("train.txt").rows, np.ndarray)
-    assert_type(tk.read_truth("truth.csv"), tk.Truth)
+    assert_type(tk.read_judgements("train.txt").triplets.rows, np.ndarray)
+    assert_type(tk.read_judgements("train.txt").as_truth(), tk.Truth)
     assert_type(tk.audit(known, "images"), Audit)
     train, val, cost = tk.split(known, by="component")
     assert_type(train, tk.Triplets)

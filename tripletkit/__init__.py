@@ -26,14 +26,14 @@ _NAMES = {
     "api.listings": "cache_info clear_cache list_backbones list_losses list_settings prune_cache",
     "api.models": "Model load pretrained",
     "api.pictures": "collage plot report serve_report",
-    "api.triplet_sets": "SplitTriplets audit read_answers read_judgements read_labels "
-    "read_triplets read_truth split",
+    "api.triplet_sets": "SplitTriplets audit split",
     "data.images": "Images open_images",
-    "data.judgements": "Judgements",
+    "data.judgements": "Judgements read_judgements",
+    "data.labels": "read_labels",
     "data.triplets": "Triplets Truth",
     "errors": "DataWarning DistributionShiftWarning FewTripletsWarning LeakageWarning "
     "SettingsError TripletkitError TripletkitWarning WeakScoreWarning",
-    "evaluation.answers": "Answers",
+    "evaluation.answers": "Answers read_answers",
     "features.backbones": "register_backbone",
     "features.function_encoder": "Encoder",
     "losses.loss_registry": "register_loss",
@@ -80,15 +80,12 @@ if TYPE_CHECKING:
     from tripletkit.api.pictures import serve_report as serve_report
     from tripletkit.api.triplet_sets import SplitTriplets as SplitTriplets
     from tripletkit.api.triplet_sets import audit as audit
-    from tripletkit.api.triplet_sets import read_answers as read_answers
-    from tripletkit.api.triplet_sets import read_judgements as read_judgements
-    from tripletkit.api.triplet_sets import read_labels as read_labels
-    from tripletkit.api.triplet_sets import read_triplets as read_triplets
-    from tripletkit.api.triplet_sets import read_truth as read_truth
     from tripletkit.api.triplet_sets import split as split
     from tripletkit.data.images import Images as Images
     from tripletkit.data.images import open_images as open_images
     from tripletkit.data.judgements import Judgements as Judgements
+    from tripletkit.data.judgements import read_judgements as read_judgements
+    from tripletkit.data.labels import read_labels as read_labels
     from tripletkit.data.triplets import Triplets as Triplets
     from tripletkit.data.triplets import Truth as Truth
     from tripletkit.errors import DataWarning as DataWarning
@@ -100,6 +97,7 @@ if TYPE_CHECKING:
     from tripletkit.errors import TripletkitWarning as TripletkitWarning
     from tripletkit.errors import WeakScoreWarning as WeakScoreWarning
     from tripletkit.evaluation.answers import Answers as Answers
+    from tripletkit.evaluation.answers import read_answers as read_answers
     from tripletkit.features.backbones import register_backbone as register_backbone
     from tripletkit.features.function_encoder import FunctionEncoder
     from tripletkit.losses.loss_registry import register_loss as register_loss

@@ -7,24 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import IOBase
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 
 from tripletkit import defaults
 from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, is_path
 from tripletkit.data.images import hash_files, open_usable_images
+from tripletkit.data.judgement_tables import labels_of_array
 from tripletkit.data.judgements import (
     TruthLike,
     open_collected,
-    open_judgements,
     open_truth,
     open_votes,
-    read_labels,
+    read_judgements,
 )
 from tripletkit.data.outputs import Outputs, as_one_run, csv_form
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes, VotesLike
+from tripletkit.data.triplets import Triplets, Votes, VotesLike
 from tripletkit.errors import DataWarning, LeakageWarning, SettingsError, caution
 from tripletkit.evaluation import answer_checks
 from tripletkit.evaluation.answer_checks import (
@@ -198,7 +197,7 @@ def compare(
         check_same_length(entry, len(read), read.source)
         if read.triplets is not None:
             check_same_questions(entry, read.triplets)
-    asked = find_asked(entries, None if triplets is None else open_judgements(triplets).triplets)
+    asked = find_asked(entries, None if triplets is None else read_judgements(triplets).triplets)
     asked = asked or read.triplets
     of_truth = asked if read.triplets is None else read.triplets
     is_decided = read.labels >= 0
@@ -247,8 +246,8 @@ def controls(
         >>> controls(frame, frame)[0].accuracy  # each pair was met before
         1.0
     """
-    known = open_judgements(train).decided().triplets
-    asked = open_judgements(val).triplets
+    known = read_judgements(train).decided().triplets
+    asked = read_judgements(val).triplets
     labels = None if truth is None else open_truth(truth)[0].labels
     if labels is None:
         logger.info("No truth file: taking every first image for the nearer one (truth all 1).")
@@ -276,7 +275,7 @@ def check_answers(
     """
     return answer_checks.check_answers(
         _take_answers(answers),
-        open_judgements(triplets).triplets,
+        read_judgements(triplets).triplets,
         [_take_answers(other) for other in agree_with],
         n_examples=defaults.AUDIT_EXAMPLES,
     )
@@ -287,10 +286,10 @@ def _take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
     if isinstance(value, Answers):
         return value
     if is_path(value):
-        return read_answers(Path(value))
+        return read_answers(value)
     if isinstance(value, IOBase):
         return read_answers(cast(BinaryIO, value))
-    return Answers(read_labels(cast(Any, value), source), None, None, source)
+    return Answers(labels_of_array(value, source), None, None, source)
 
 
 def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> None:
@@ -332,7 +331,7 @@ def _open_questions(
     if triplets is None and votes is not None and not is_path(votes) and answers.triplets:
         triplets = answers.triplets
     if triplets is not None:
-        judgements = open_judgements(triplets, votes=votes)
+        judgements = read_judgements(triplets, votes=votes)
         return judgements.triplets, judgements.votes
     if votes is None:
         return None, None

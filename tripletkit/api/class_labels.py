@@ -14,10 +14,9 @@ from tripletkit.api.given import LabelsLike, PathLike, TripletsLike, as_path
 from tripletkit.api.models import Model
 from tripletkit.data import label_triplets
 from tripletkit.data.images import Images, ImagesLike, open_images
-from tripletkit.data.judgements import open_judgements
+from tripletkit.data.judgements import read_judgements
 from tripletkit.data.label_triplets import Difficulty
-from tripletkit.data.labels import open_labels
-from tripletkit.data.names import guard_formula
+from tripletkit.data.labels import read_labels
 from tripletkit.data.outputs import (
     FIGURE_FORM,
     TRIPLETS_FORM,
@@ -31,6 +30,7 @@ from tripletkit.data.outputs import (
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.splits.policies import hold_out_images
 from tripletkit.data.splits.split_files import draw_truth, write_questions
+from tripletkit.data.text_files import guard_formula
 from tripletkit.data.triplets import Triplets, write_triplet_lines, write_triplets
 from tripletkit.errors import (
     DataWarning,
@@ -219,7 +219,7 @@ def classify(
     form = CONFUSION_FORM if is_table else FIGURE_FORM
     confusion_file = outputs.optional_file(as_path(confusion), form)
     where = open_images(images)
-    opened = open_labels(labels, where.folder)
+    opened = read_labels(labels, where.folder)
     named: dict[str, str | None] = {}
     if held_out is not None:
         named = read_held_out(Path(held_out), where.folder or Path())
@@ -369,7 +369,7 @@ def _mine_triplets(
     model: Model, triplets: TripletsLike, images: Images, keep: float | int, stages: Stages
 ) -> Mined:
     """Find the hardest of the user's triplets."""
-    asked = open_judgements(triplets).decided().triplets
+    asked = read_judgements(triplets).decided().triplets
     if n_degenerate := int(asked.is_degenerate().sum()):
         caution(f"{n_degenerate:,} triplets name one image twice; they are left out.", DataWarning)
         asked = asked.take(~asked.is_degenerate())

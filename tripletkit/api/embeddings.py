@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.api.given import PathLike
-from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import (
     OutputFile,
     Outputs,
@@ -22,6 +21,7 @@ from tripletkit.data.outputs import (
     open_output,
     recorded_form,
 )
+from tripletkit.data.text_files import guard_formula
 from tripletkit.features.given_features import import_pyarrow
 from tripletkit.results import Result, Section, Table
 

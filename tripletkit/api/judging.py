@@ -30,7 +30,7 @@ from tripletkit.collecting.study import kept_settings
 from tripletkit.data.folder import refuse_folder_of
 from tripletkit.data.images import ImagesLike
 from tripletkit.data.judgement_files import read_answers_given
-from tripletkit.data.judgements import Judgements, open_judgements
+from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.outputs import (
     TRIPLETS_FORM,
     VOTES_FORM,
@@ -112,7 +112,7 @@ def suggest(
         raise ImageNameError(f"expected three images or more to ask about, got {len(embedded)}")
     places = {name: place for place, name in enumerate(embedded.names)}
     place_of = {name: places[first] for name, first in same_as.items()}
-    known = [_places(open_judgements(each).triplets, place_of) for each in asked]
+    known = [_places(read_judgements(each).triplets, place_of) for each in asked]
     left_out = np.concatenate([np.empty((0, 3), dtype=np.int32), *known])
     rng = np.random.default_rng(seed)
     if way == "random":
@@ -258,7 +258,7 @@ def import_judgements(
     check_extra()
     from tripletkit.collecting.collection import import_table
 
-    return import_table(open_judgements(answers), Path(database), Path(images), judge)
+    return import_table(read_judgements(answers), Path(database), Path(images), judge)
 
 
 @as_one_run
@@ -281,7 +281,7 @@ def judges(
     """
     known: list[tuple[str, str, str]] = []
     if gold is not None:
-        read = open_judgements(gold).decided().triplets
+        read = read_judgements(gold).decided().triplets
         known = [(read.names[a], read.names[b], read.names[c]) for a, b, c in read.rows.tolist()]
     answers = read_answers_given(Path(database), exclude)
     if not answers:
@@ -327,7 +327,7 @@ def export_judgements(
         },
     )
     answers = read_answers_given(database, exclude)
-    found = open_judgements(database, exclude=exclude)
+    found = read_judgements(database, exclude=exclude)
     if found.is_random is None:  # an old study alone, of which nothing is known to be by chance
         nothing = np.zeros(len(found), dtype=bool)
         found = replace(found, is_random=nothing, weights=nothing.astype(float))

@@ -10,7 +10,7 @@ from tripletkit.api.given import EncoderOptions, PathLike
 from tripletkit.api.models import open_backbones
 from tripletkit.data.images import ImagesLike, open_usable_images
 from tripletkit.data.outputs import Outputs, as_one_run
-from tripletkit.data.text_files import check_text, content_lines, read_bytes
+from tripletkit.data.text_files import read_text
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO
 from tripletkit.features.extraction import ExtractionResult, choose_share, extract_dataset
@@ -85,8 +85,7 @@ def _read_list(images: ImagesLike) -> ImagesLike:
         return images
     if not Path(images).is_file():
         return images
-    data, shown = read_bytes(Path(images))
-    lines = [line.strip(" \t") for _, _, line in content_lines(check_text(data, shown))]
+    lines = [line.strip(" \t") for line in read_text(Path(images)).split("\n")]
     folder = Path(images).parent
-    names = list(dict.fromkeys(lines))
+    names = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     return open_usable_images([folder / name for name in names], names)

@@ -24,9 +24,9 @@ from tripletkit.api.given import (
 )
 from tripletkit.api.models import Model
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.judgements import TruthLike, open_judgements
+from tripletkit.data.judgements import TruthLike, read_judgements
 from tripletkit.data.outputs import Outputs, as_one_run, check_written_folder
-from tripletkit.data.votes import VotesAs, VotesLike
+from tripletkit.data.triplets import VotesAs, VotesLike
 from tripletkit.errors import ModelFolderError, SettingsError
 from tripletkit.features.backbones import AUTO
 from tripletkit.features.feature_parts import BackboneLike, list_backbones
@@ -205,7 +205,7 @@ def train(
             "refit": refit,
         },
         unseen_classes=unseen_classes,
-        test=None if test is None else open_judgements(test, names=names),
+        test=None if test is None else read_judgements(test, names=names),
         budget_s=budget_s,
         learning_curve=learning_curve,
         output=as_path(output),
@@ -283,7 +283,7 @@ def finetune(
             folder.path,
             None if images is None else open_images(images).folder,
             learned_from,
-            None if triplets is None else open_judgements(triplets, names=names),
+            None if triplets is None else read_judgements(triplets, names=names),
         ),
         settings=dict(settings),
         model=folder,

@@ -30,10 +30,10 @@ from tripletkit.api.given import (
 )
 from tripletkit.data.folder import list_images
 from tripletkit.data.images import Images, ImagesLike, open_images, open_usable_images
-from tripletkit.data.judgements import Judgements, open_judgements
-from tripletkit.data.labels import open_labels
-from tripletkit.data.names import check_encodable
+from tripletkit.data.judgements import Judgements, read_judgements
+from tripletkit.data.labels import read_labels
 from tripletkit.data.outputs import COLLAGE_FORM, OutputFile, Outputs, as_one_run
+from tripletkit.data.text_files import check_encodable
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     DataWarning,
@@ -210,7 +210,7 @@ class Model:
             ImageNameError, ImageReadError: if an image is not there or cannot be read.
         """
         file = Outputs(overwrite=overwrite).optional_file(as_path(output), ANSWERS_FORM)
-        triplets = open_judgements(queries, names=names).triplets
+        triplets = read_judgements(queries, names=names).triplets
         files = self._find_images(images).find(triplets.names, triplets.first_places())
         with open_stages(progress) as stages:
             features = self._read_features(files, stages("features"))
@@ -334,7 +334,7 @@ class Model:
         elif check_recall:
             raise SettingsError("check_recall", "`check_recall` needs `index`.")
         files = self._list_images(images)
-        label_of = {} if labels is None else open_labels(labels, files.folder)
+        label_of = {} if labels is None else read_labels(labels, files.folder)
         query_files = _open_queries(_list_queries(queries), files)
         with FeatureStore(self.cache) as store:
             own, contents = query_files.contents(store).hashes, files.contents(store).hashes

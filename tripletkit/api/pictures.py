@@ -22,8 +22,8 @@ from tripletkit.api.given import (
 )
 from tripletkit.api.models import Model
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.judgements import TruthLike, open_judgements
-from tripletkit.data.labels import open_labels
+from tripletkit.data.judgements import TruthLike, read_judgements
+from tripletkit.data.labels import read_labels
 from tripletkit.data.outputs import COLLAGE_FORM, FIGURE_FORM, Outputs, as_one_run
 from tripletkit.errors import LabelFileError, ModelFolderError, SettingsError
 from tripletkit.model.model_folder import ModelFolder, load_model
@@ -206,7 +206,7 @@ def collage(
     from tripletkit.reporting.collages import Tile, draw_grid, write_image
 
     file = Outputs(overwrite=overwrite).optional_file(as_path(output), COLLAGE_FORM)
-    read = open_judgements(triplets, names=names).triplets
+    read = read_judgements(triplets, names=names).triplets
     shown = read.take(np.arange(min(n, len(read))))
     used = np.unique(shown.rows)
     places = read.first_places()
@@ -256,7 +256,7 @@ def _open_views(given: Models, projection: str, **view: Unpack[_ViewOptions]) ->
             triplets=view.get("triplets"),
             truth=view.get("truth"),
             images=where,
-            labels=None if labels is None else open_labels(labels, root).of_name,
+            labels=None if labels is None else read_labels(labels, root).of_name,
             weights=given_weights(view.get("weights")),
             features=as_path(view.get("features")),
             training=[model.judgements if isinstance(model, Model) else None for model in models],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
@@ -15,25 +16,18 @@ from tripletkit.api.given import LabelsLike, PathLike, TripletsLike
 from tripletkit.data.audit.triplet_audit import Audit, audit_triplets
 from tripletkit.data.folder import refuse_folder_of
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.judgements import (
-    Judgements,
-    open_judgements,
-    open_truth,
-    validate_on_random,
-)
-from tripletkit.data.labels import ClassLabels, label_files, open_labels
+from tripletkit.data.judgements import read_judgements
+from tripletkit.data.labels import ImageLabels, read_labels
 from tripletkit.data.outputs import Outputs, as_one_run
-from tripletkit.data.splits.policies import fold_triplets, split_triplets
+from tripletkit.data.splits.policies import Split, fold_triplets, split_triplets
 from tripletkit.data.splits.split_files import (
     SplitPrice,
     check_split_folder,
     price_split,
     write_splits,
 )
-from tripletkit.data.triplets import Triplets, Truth
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import DataWarning, LeakageWarning, SettingsError, caution
-from tripletkit.evaluation import answers as answer_files
-from tripletkit.evaluation.answers import Answers
 from tripletkit.progress import Stages, open_stages
 from tripletkit.results import Result, Section, Table
 
@@ -123,106 +117,6 @@ class FoldedTriplets(Result, tuple[SplitTriplets, ...]):
 
 
 @as_one_run
-def read_triplets(path: PathLike) -> Triplets:
-    """Read a triplet file, or refuse it with every bad line counted.
-
-    Args:
-        path: three names a line, or a CSV with a heading.
-    Returns:
-        `Triplets`: distinct `names`, and `rows` of indices into them.
-    Raises:
-        TripletFileError: if a line is not three names, or there is none.
-    """
-    return open_judgements(path).triplets
-
-
-@as_one_run
-def read_judgements(
-    given: TripletsLike,
-    *,
-    columns: Mapping[str, str] | None = None,
-    names: Sequence[str] | PathLike | None = None,
-    swap: bool = False,
-    exclude: Collection[str] = (),
-) -> Judgements:
-    """Read judgements whose file or table does not say by itself how it is meant.
-
-    Args:
-        given: a file of any form that docs/files.md names, a table, or integer rows.
-        columns: what the columns are: `anchor`, `positive`, `negative`, `first`, `second`,
-            `answer`, `votes_first`, `votes_second`, `share`, `image1` to `image3` and `odd` ->
-            heading, or place from 1. Where the same image of every row is the odd one, `odd` is
-            `"last"`, `"first"` or `"second"`.
-        names: of the images that numbers are places of, from 0: a list, or a file of names.
-        swap: take the other image for the nearer one in every row. Defaults to `False`.
-        exclude: of a database, names of judges whose answers are left out.
-    Returns:
-        `Judgements`, which every function takes that takes triplets.
-    Raises:
-        TripletFileError: if it cannot be read, or leaves a choice.
-    Example:
-        `tk.train(tk.read_judgements("r.csv", columns={"answer": "verdict"}), "images/")`
-    """
-    return open_judgements(given, columns=columns, names=names, swap=swap, exclude=exclude)
-
-
-@as_one_run
-def read_truth(path: PathLike) -> Truth:
-    """Read a truth file: one 0 or 1 a line, or a CSV with the column label, truth or prediction.
-
-    Args:
-        path: the file.
-    Returns:
-        A `Truth`, whose `labels` are 1 where the first image is the nearer one.
-    Raises:
-        AnswerFileError: if it is no such file.
-    """
-    return open_truth(path)[0]
-
-
-@as_one_run
-def read_labels(
-    given: LabelsLike,
-    images: PathLike | None = None,
-    *,
-    columns: Mapping[str, str] | None = None,
-) -> ClassLabels:
-    """Read the class labels of images: name -> class, for all that takes `labels`.
-
-    Args:
-        given: a table with a column of images (`name`, `file_name`, `path`, ...) and one of classes
-            (`label`, `class`, ...) as CSV, TSV, JSON lines, JSON, Parquet or DataFrame; two columns
-            without a heading; COCO's JSON; a folder with a subfolder for each class, also below
-            `train`, `val` and `test`; a Series or a mapping by name.
-        images: folder of the images, for a folder of classes. Defaults to the current one.
-        columns: which columns hold the `name` and the `label`, by their headings or numbers from
-            1, where their headings do not say it.
-    Returns:
-        `ClassLabels`, a mapping; `parts` has the labels of a data set's `val` and `test`.
-    Raises:
-        LabelFileError: if it is no such thing, or gives a name two labels.
-    Example:
-        `tk.train(None, "images/", labels=tk.read_labels("birds.csv", columns={"label": "kind"}))`
-    """
-    folder = None if images is None else Path(images)
-    return open_labels(given, folder, columns=columns)
-
-
-@as_one_run
-def read_answers(path: PathLike) -> Answers:
-    """Read an answer file: a CSV with the column prediction, or one 0 or 1 a line.
-
-    Args:
-        path: the file.
-    Returns:
-        `Answers`, with the questions and margins that the file holds.
-    Raises:
-        AnswerFileError: if it is no such file.
-    """
-    return answer_files.read_answers(Path(path))
-
-
-@as_one_run
 def audit(
     triplets: TripletsLike,
     images: ImagesLike | None = None,
@@ -249,8 +143,8 @@ def audit(
         TripletFileError: if there is no triplet at all.
         ImageNameError: if there is no such folder.
     """
-    judgements = open_judgements(triplets, with_problems=True)
-    others = [open_judgements(other, with_problems=True) for other in against]
+    judgements = read_judgements(triplets, with_problems=True)
+    others = [read_judgements(other, with_problems=True) for other in against]
     found = None if images is None else open_images(images)
     with open_stages(progress) as stages:
         return audit_triplets(
@@ -331,7 +225,7 @@ def split(
     outputs = Outputs(overwrite=overwrite)
     if output is not None:
         check_split_folder(Path(output), folds or 1, outputs)
-    judgements = open_judgements(triplets).decided()
+    judgements = read_judgements(triplets).decided()
     whole = judgements.triplets
     if n_degenerate := int(whole.is_degenerate().sum()):
         caution(
@@ -348,14 +242,14 @@ def split(
     of_image = None
     if groups is not None:
         nowhere = [None] * len(whole.names)
-        of_image = label_files(whole.names, nowhere, open_labels(groups), None).groups()
+        of_image = ImageLabels.of_files(whole.names, nowhere, read_labels(groups), None).groups()
     if folds:
         splits = fold_triplets(whole, by, folds, seed, of_image)
     else:
         share = val_fraction or defaults.VAL_FRACTION
         splits = [split_triplets(whole, by, share, seed, of_image)]
     if judgements.is_random is not None:
-        splits = [validate_on_random(each, judgements.is_random) for each in splits]
+        splits = [_validate_on_random(each, judgements.is_random) for each in splits]
         logger.info(
             "%s: validation is on the random share alone; questions that a model chose are for "
             "training or dropped.",
@@ -376,3 +270,10 @@ def split(
         for each in splits
     ]
     return FoldedTriplets(parts) if folds else parts[0]
+
+
+def _validate_on_random(split: Split, is_random: np.ndarray) -> Split:
+    """Drop validation rows that a model chose: it finds them hard, so a score would be too low."""
+    is_kept = is_random[split.val_rows]
+    dropped = np.sort(np.concatenate([split.dropped_rows, split.val_rows[~is_kept]]))
+    return replace(split, val_rows=split.val_rows[is_kept], dropped_rows=dropped)

@@ -163,16 +163,19 @@ def _read_judgements(given: dict[str, Any]) -> None:
         return
     is_first = True
     for param in _params("judgements"):
-        if param.name and given[param.name]:
+        # Beside the questions it is the truth alone that this file holds.
+        is_truth = param.name == "truth" and given.get("triplets") is not None
+        of_file = {"exclude": how["exclude"]} if is_truth else how
+        if param.name and given[param.name] and any(of_file.values()):
             read = []
             for path in given[param.name] if param.multiple else [given[param.name]]:
                 try:
-                    read.append(tk.read_judgements(path, **how))
+                    read.append(tk.read_judgements(path, **of_file))
                 except tk.SettingsError as error:
                     # Judges are those of the first file; the others may have none.
                     if is_first or error.field != "exclude":
                         raise
-                    read.append(tk.read_judgements(path, **how | {"exclude": ()}))
+                    read.append(tk.read_judgements(path, **of_file | {"exclude": ()}))
                 is_first = False
             given[param.name] = read if param.multiple else read[0]
 

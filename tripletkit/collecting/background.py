@@ -45,8 +45,8 @@ from tripletkit.data.judgement_files import (
     read_answers_given,
     read_shown_questions,
 )
-from tripletkit.data.judgements import Judgements, open_judgements
-from tripletkit.data.votes import Votes, make_loss_weights
+from tripletkit.data.judgements import Judgements, read_judgements
+from tripletkit.data.triplets import Votes, make_loss_weights
 from tripletkit.errors import JudgementsError, TripletkitError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import effective_count, wilson_interval
@@ -447,7 +447,7 @@ def _find_rows(
 
 def _read_usable(task: TrainerTask, features: np.ndarray) -> Judgements:
     """Return decided judgements over rows of the features instead of their own names."""
-    judgements = open_judgements(task.database).decided()
+    judgements = read_judgements(task.database).decided()
     names = np.array(judgements.triplets.names, dtype=object)
     rows, found = _find_rows(task.numbers, names[judgements.triplets.rows].tolist(), features)
     judgements = judgements.take(found)

@@ -37,8 +37,7 @@ from tripletkit.collecting.study import (
 from tripletkit.data.folder import list_images
 from tripletkit.data.images import open_images, open_usable_images
 from tripletkit.data.judgement_files import DATABASE_FORM, GRID
-from tripletkit.data.judgements import Judgements, JudgementsLike, open_judgements
-from tripletkit.data.names import check_encodable
+from tripletkit.data.judgements import Judgements, JudgementsLike, read_judgements
 from tripletkit.data.outputs import (
     Destination,
     Outputs,
@@ -46,6 +45,7 @@ from tripletkit.data.outputs import (
     note_written,
     open_output,
 )
+from tripletkit.data.text_files import check_encodable
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import JudgementsError, SettingsError
 from tripletkit.features.encoder import open_encoder
@@ -226,7 +226,7 @@ def _find_told(rows: Sequence[Sequence[str]], folder: Path, numbers: dict[str, i
 
 def _find_numbers(gold: JudgementsLike, folder: Path, numbers: dict[str, int]) -> list[Known]:
     """Return questions whose answer is known, by the numbers of their images."""
-    triplets = open_judgements(gold).decided().triplets
+    triplets = read_judgements(gold).decided().triplets
     found = [numbers[name] for name in _find_files(triplets, folder)]
     rows = triplets.rows[~triplets.is_degenerate()].tolist()
     return [(found[a], found[b], found[c]) for a, b, c in rows]

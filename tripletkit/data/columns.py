@@ -1,27 +1,42 @@
-"""What the columns of a table of judgements are, and what their values say: the words of people."""
+"""What the columns of a table of judgements are, told by their headings: the words of people."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
-
-from tripletkit.data.text_files import parse_number, shorten_line
+from tripletkit.data.text_files import parse_number
+from tripletkit.errors import AnswerFileError, LabelFileError, TripletFileError
 
 # What a table is read as: judgements or questions; how many people said what; which image is the
 # nearer one, as people say or as a model does; which class each image is of.
 Wanted = Literal["triplets", "votes", "truth", "answers", "labels"]
-# Number of columns -> what they are called where there is no heading.
-HEADLESS: dict[Wanted, dict[int, tuple[str, ...]]] = {
-    "triplets": {3: ("a", "b", "c")},
-    "votes": {2: ("votes_b", "votes_c"), 5: ("a", "b", "c", "votes_b", "votes_c")},
-    "truth": {1: ("label",)},
-    "answers": {1: ("prediction",)},
-    "labels": {},
+
+
+class _Form(NamedTuple):
+    expected: str  # of a line, for messages
+    error: type[TripletFileError | AnswerFileError | LabelFileError]
+    headless: dict[int, tuple[str, ...]]  # number of columns -> what they are called
+
+
+FORMS: dict[Wanted, _Form] = {
+    "triplets": _Form("3 image names", TripletFileError, {3: ("a", "b", "c")}),
+    "votes": _Form(
+        "two numbers of votes, or three names and two numbers, or a heading with votes_b and "
+        "votes_c",
+        TripletFileError,
+        {2: ("votes_b", "votes_c"), 5: ("a", "b", "c", "votes_b", "votes_c")},
+    ),
+    "truth": _Form(
+        "a heading with one of the columns label, truth, prediction",
+        AnswerFileError,
+        {1: ("label",)},
+    ),
+    "answers": _Form("the heading a,b,c,prediction,margin", AnswerFileError, {1: ("prediction",)}),
+    "labels": _Form("a heading with the columns name and label", LabelFileError, {}),
 }
 
 # What is asked for beside the images themselves; headings such as `left_path` or `image_a`.
@@ -83,20 +98,33 @@ _LABELS = {
     "label": "label class class_name label_name category category_name class_label identity pid "
     "person_id target y class_id label_id category_id id".split(),
 }
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-
 # By the names of `columns`: what a column is.
 _FIELDS = (
     *("anchor", "positive", "negative", "first", "second", "answer", "votes_first"),
     *("votes_second", "share", "image1", "image2", "image3", "odd"),
 )
-
-
 # Words that say what a column is.
 _KNOWN = frozenset(
     [*_ANCHOR, *_NEAR, *_FAR, *_ODD, *_ANSWERS, *_PREDICTIONS, "share"]
     + [word for sides in (*_SIDES, *_TRIALS) for word in sides]
 )
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# Rows below the first that are looked at to tell a heading from names.
+N_COMPARED = 100
+# Single letters are names of images as often as of columns.
+_LETTERS = ["a", "b", "c"]
+_CLEAR = ({"anchor", "positive", "negative"}, {"query", "first", "second"})
+_TELLING = frozenset(
+    "anchor positive negative pos neg query probe reference ref votes share prediction margin "
+    "label truth rater annotator worker".split()
+)
+_USUAL = (_TELLING | _NOUNS).union(
+    "row triplet trial target first second third left right similar dissimilar closer farther "
+    "nearer further near far winner loser choice chosen other answer vote user subject".split()
+)
+_WORDLIKE = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
+# What names of images have and names of columns have not.
+_FILE_SHAPES = (re.compile(r".*(\.\w+$|/)", re.DOTALL), re.compile("[0-9]"))
 
 
 def _split_words(heading: str) -> list[str]:
@@ -115,14 +143,15 @@ class Roles:
     """Which column is what, by its place in the table.
 
     Attributes:
-        names: anchor, first and second image; of trials the three images; empty without.
+        names: anchor, first and second image; of trials the three images; of labels the image's
+            name; empty without.
         is_answered: the first of the two is the nearer one; None where the words leave it open.
-        answer: what says which image was chosen, or which is odd.
+        answer: what says which image was chosen, or which is odd; of labels the class.
         votes, share: how many people chose the first, and the second; the first, of all.
         is_trial: three images of which one is odd.
         sides: the words of the images that are chosen from, as answers may have them.
         doubled: columns that name the two images once more.
-        is_chosen: the user named the columns.
+        doubtful: columns that may say what was chosen, and are none of these.
     """
 
     names: tuple[int, ...]
@@ -133,7 +162,7 @@ class Roles:
     is_trial: bool = False
     sides: tuple[str, ...] = ()
     doubled: tuple[int, ...] = ()
-    is_chosen: bool = False
+    doubtful: tuple[int, ...] = ()
 
     @property
     def used(self) -> set[int]:
@@ -187,10 +216,13 @@ class _Headings:
     def votes(self, sides: Sequence[str]) -> tuple[int, int] | None:
         """Return the columns that count votes for two sides."""
         found = [
-            [n for n, words in enumerate(self.words) if words - _VOTES - _NOUNS == {side}]
+            [
+                place
+                for place, words in enumerate(self.words)
+                if words - _VOTES - _NOUNS == {side} and words & _VOTES
+            ]
             for side in sides
         ]
-        found = [[place for place in places if self.words[place] & _VOTES] for places in found]
         return (self.one(found[0]), self.one(found[1])) if len(found) == 2 and all(found) else None
 
 
@@ -202,18 +234,19 @@ def find_roles(
 ) -> Roles | None:
     """Tell which columns of a table hold what is wanted; None if the headings say nothing of it.
 
-    Args:
-        headings: numbers from 1 where the table has none.
-        columns: `_FIELDS` -> heading, as the user says; what is left out is told by the headings.
-    Raises:
-        ValueError: if they leave a choice, or there is no such column.
+    `columns` are as the user says, `_FIELDS` (of labels `name` and `label`) -> heading or number
+    from 1; what is left out is told by the headings, which are numbers where a table has none.
+    A choice that is left open raises `ValueError`, and so does a column that is not there.
     """
+    if wanted == "labels":
+        return _label_roles(headings, columns or {})
     if columns:
         return _chosen_roles(headings, wanted, columns, is_file)
     found = _Headings(headings, is_file)
     roles = _trial_roles(found) or _triplet_roles(found)
     if roles is not None:
-        return roles if roles.is_trial else _with_answers(roles, found, wanted)
+        roles = roles if roles.is_trial else _with_answers(roles, found, wanted)
+        return replace(roles, doubtful=_find_doubtful(headings, roles))
     if wanted == "triplets":
         return None
     roles = _with_answers(Roles((), sides=("b", "c")), found, wanted)
@@ -221,6 +254,22 @@ def find_roles(
         first, second = found.columns("bc")
         roles = replace(roles, votes=(first, second))
     return roles if roles.tells_answers else None
+
+
+def _label_roles(headings: Sequence[str], columns: Mapping[str, str]) -> Roles | None:
+    if unknown := sorted(set(columns) - set(_LABELS)):
+        raise ValueError(f"expected `columns` of name and label, got {unknown[0]}")
+    words = [heading.strip().lower().replace(" ", "_") for heading in headings]
+    found = []
+    for role, known in _LABELS.items():
+        if role in columns:
+            try:
+                found.append(_find(headings, columns[role]))
+            except ValueError:
+                return None
+        else:
+            found += [words.index(each) for each in known if words.count(each) == 1][:1]
+    return Roles((found[0],), answer=found[1]) if len(found) == 2 else None
 
 
 def _trial_roles(found: _Headings) -> Roles | None:
@@ -277,7 +326,7 @@ def _with_answers(roles: Roles, found: _Headings, wanted: Wanted) -> Roles:
             return replace(roles, is_answered=True, share=found.one(shares))
         if roles.is_answered:
             return roles
-    answers = find_answers(found.texts, set(roles.names), wanted)
+    answers = _find_answers(found.texts, set(roles.names), wanted)
     if len(answers) > 1:
         shown = ", ".join(f'"{found.texts[place]}"' for place in answers)
         raise ValueError(
@@ -287,7 +336,7 @@ def _with_answers(roles: Roles, found: _Headings, wanted: Wanted) -> Roles:
     return replace(roles, is_answered=True, answer=answers[0]) if answers else roles
 
 
-def find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "truth") -> list[int]:
+def _find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "truth") -> list[int]:
     """Return the columns whose headings say that they hold answers.
 
     Those of people, if there are any; of a file of a model's answers those of the model.
@@ -308,33 +357,20 @@ def find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "tru
     return []
 
 
-def find_labels(
-    headings: Sequence[str], columns: Mapping[str, str] | None = None
-) -> tuple[int, int] | None:
-    """Return the places of the columns of names and of labels; None unless there are both.
-
-    Args:
-        columns: `name` and `label` -> heading or place from 1, as the user says.
-    """
-    if unknown := sorted(set(columns or {}) - set(_LABELS)):
-        raise ValueError(f"expected `columns` of name and label, got {unknown[0]}")
-    words = [heading.strip().lower().replace(" ", "_") for heading in headings]
-    found = []
-    for role, known in _LABELS.items():
-        if columns and role in columns:
-            try:
-                found.append(_find(headings, columns[role]))
-            except ValueError:
-                return None
-        else:
-            found += [words.index(each) for each in known if words.count(each) == 1][:1]
-    return (found[0], found[1]) if len(found) == 2 else None
-
-
-def says_nothing(heading: str) -> bool:
-    """Return whether a column by that heading is about the row and not about its answer."""
-    words = set(_split_words(heading))
-    return bool(words & _ABOUT) or (bool(words) and words <= _NOUNS)
+def _find_doubtful(headings: Sequence[str], roles: Roles) -> tuple[int, ...]:
+    if roles.is_answered is not True:
+        places = list(range(len(headings)))
+    else:
+        places = [] if roles.tells_answers else _find_answers(headings, roles.used)
+    words = [set(_split_words(heading)) for heading in headings]
+    return tuple(
+        place
+        for place in places
+        if place not in roles.used
+        # What is about the row, or an image, says nothing of the answer.
+        and not words[place] & _ABOUT
+        and not (words[place] and words[place] <= _NOUNS)
+    )
 
 
 def _chosen_roles(
@@ -363,7 +399,7 @@ def _chosen_roles(
         raise ValueError("expected columns for the anchor and for two images too in `columns`")
     if "odd" in columns and not roles.is_trial:
         raise ValueError("expected three images of which none is the nearer one beside `odd`")
-    if answers := find_answers(list(places), set()):
+    if answers := _find_answers(list(places), set()):
         answer = places[list(places)[answers[0]]]
         if answer not in roles.names:
             roles = replace(roles, answer=answer, votes=None, share=None, is_answered=True)
@@ -371,8 +407,8 @@ def _chosen_roles(
     return replace(
         roles,
         is_answered=bool(roles.is_answered),
-        is_chosen=True,
         sides=sides if roles.sides and roles.names else (),
+        doubtful=(),
     )
 
 
@@ -392,29 +428,38 @@ def _find(headings: Sequence[str], wanted: str) -> int:
     raise ValueError(f'expected a column "{wanted}", there are {shown}')
 
 
-# Rows below the first that are looked at to tell a heading from names.
-N_COMPARED = 100
-# Single letters are names of images as often as of columns.
-_LETTERS = ["a", "b", "c"]
-_TELLING = frozenset(
-    "anchor positive negative pos neg query probe reference ref votes share prediction margin "
-    "label truth rater annotator worker".split()
-)
-_USUAL = (_TELLING | _NOUNS).union(
-    "row triplet trial target first second third left right similar dissimilar closer farther "
-    "nearer further near far winner loser choice chosen other answer vote user subject".split()
-)
-_WORDLIKE = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
-# What names of images have and names of columns have not.
-_FILE_SHAPES = (re.compile(r".*(\.\w+$|/)", re.DOTALL), re.compile("[0-9]"))
+def is_heading(
+    fields: Sequence[str],
+    below: Iterable[Sequence[str]],
+    wanted: Wanted = "triplets",
+    columns: Mapping[str, str] | None = None,
+    *,
+    with_letters: bool = False,
+) -> bool:
+    """Return whether a first row names known columns; `with_letters` also where they are a, b, c.
+
+    Headings that leave a choice raise `ValueError`.
+    """
+    are_letters = sorted(field.strip().lower() for field in fields) == _LETTERS
+    if are_letters and not with_letters:
+        return False
+    if columns and not all(str(text).isdecimal() for text in columns.values()):
+        known = {field.lower() for field in fields}
+        return any(str(text).strip().lower() in known for text in columns.values())
+    # Images called a, b and c beside a number are a row.
+    may_be_row = wanted == "votes" or (bool(columns) and wanted != "labels")
+    if may_be_row and not math.isnan(parse_number(fields[-1])):
+        return False
+    if find_roles(fields, wanted) is None:
+        return False
+    # Names of images come again below; those of columns hardly do, but for single letters.
+    words = {field.lower() for field in fields}
+    if wanted == "labels" or columns or len(fields) != 3 or are_letters or words in _CLEAR:
+        return True
+    return not {text for row in below for text in row} & set(fields)
 
 
-def are_letters(fields: Sequence[str]) -> bool:
-    """Return whether fields are a, b and c, which images may be called as well as columns."""
-    return sorted(field.strip().lower() for field in fields) == _LETTERS
-
-
-def resembles_heading(fields: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
+def resembles_heading(fields: Sequence[str], following: Iterable[Sequence[str]]) -> bool:
     """Return whether a first row seems to name columns, in words that are not known.
 
     It does if none of its texts comes again below, and
@@ -444,166 +489,3 @@ def _words_of_columns(field: str) -> set[str]:
         return set()
     words = {word for word in _split_words(field) if word.isalpha() and word not in _LETTERS}
     return words if words <= _USUAL else set()
-
-
-# Labels of a question: the first image is nearer, the second is, nobody can tell.
-FIRST, SECOND, UNDECIDED = 1, 0, -1
-_BAD = -2
-
-_TIES = frozenset(
-    [
-        "",
-        *"tie tied ties equal equally same neither both none unsure unknown undecided".split(),
-        *"skip skipped ? idk nan null na n/a - draw".split(),
-        *("cant tell", "can't tell", "cannot tell", "can not tell", "cant-tell", "can't-tell"),
-        *("not sure", "dont know", "don't know", "no answer", "no preference"),
-    ]
-)
-# Words for the two images, and for three.
-_OF_TWO = (
-    *(("first", "second"), ("1st", "2nd"), ("left", "right"), ("l", "r"), ("b", "c")),
-    *(("option 1", "option 2"), ("option a", "option b"), ("image 1", "image 2"), ("one", "two")),
-    *(("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n")),
-)
-_OF_THREE = (
-    *(("first", "second", "third"), ("1st", "2nd", "3rd"), ("one", "two", "three")),
-    *(("image1", "image2", "image3"), ("image 1", "image 2", "image 3"), ("a", "b", "c")),
-    *(("left", "middle", "right"), ("left", "center", "right")),
-)
-# A column in which so many rows are not understood is another kind of column.
-_MOST = 0.5
-
-
-@dataclass(frozen=True)
-class _Choices:
-    """Which image each row of a column names.
-
-    Attributes:
-        places: `(n_rows,)` int8: of two or three images the first is 0; or `UNDECIDED`.
-        is_bad: `(n_rows,)` bool: the row's answer is none of those that the others have.
-        meaning: what stands for the first image, such as "1 means `b`".
-    """
-
-    places: np.ndarray
-    is_bad: np.ndarray
-    meaning: str
-
-
-def read_choices(
-    texts: np.ndarray, sides: Sequence[str], n_images: int, names: Sequence[np.ndarray] = ()
-) -> _Choices | None:
-    """Tell by the values of a column which image each row names; None if no reading fits.
-
-    Args:
-        n_images: two, of which the nearer one is named, or three, of which the odd one.
-        names: `(n_rows,)` each, of the images, where they are known.
-    Raises:
-        ValueError: if two readings fit.
-    """
-    numbers, distinct = pd.factorize(pd.Series(texts, dtype=object), use_na_sentinel=False)
-    values = [_plain(str(value)) for value in distinct]
-    is_tie = np.array([value in _TIES for value in values], dtype=bool)
-    if is_tie.all():
-        raise ValueError("expected an answer in some row, got none")
-    if names:
-        is_named = np.stack([texts == each for each in names])
-        is_bad = ~(is_named.any(axis=0) | is_tie[numbers])
-        if is_bad.mean() < _MOST and is_named.any():
-            places = np.where(is_named.any(axis=0), is_named.argmax(axis=0), UNDECIDED)
-            return _Choices(places.astype(np.int8), is_bad, "the name of the image")
-    best: _Choices | None = None
-    for reading, meaning in _readings(values, list(map(_plain, sides)), n_images):
-        of_value = [
-            UNDECIDED if tie else reading.get(value, _BAD)
-            for value, tie in zip(values, is_tie, strict=True)
-        ]
-        places = np.array(of_value, dtype=np.int8)[numbers]
-        is_bad = places == _BAD
-        if is_bad.mean() < _MOST and (best is None or is_bad.sum() < best.is_bad.sum()):
-            best = _Choices(np.where(is_bad, UNDECIDED, places).astype(np.int8), is_bad, meaning)
-    return best
-
-
-def describe_answers(texts: np.ndarray, n_images: int) -> str:
-    """Say what answers may be, and what these are."""
-    shown = ", ".join(shorten_line(text) for text in list(dict.fromkeys(texts.tolist()))[:5])
-    if n_images == 3:
-        return f"expected 1, 2 or 3, or the odd image's name, got {shown}"
-    return (
-        "expected 1 and 0, 1 and 2, 1 and -1, first and second, left and right, true and false, b "
-        f"and c, or names of the two images, got {shown}"
-    )
-
-
-def could_be_answers(texts: np.ndarray) -> bool:
-    """Return whether a column of few distinct values could say which of two images was chosen."""
-    values = {_plain(str(text)) for text in texts}
-    return 2 <= len(values) <= 3 and (len(texts) > len(values) or len(texts) > 3)
-
-
-def _plain(value: str) -> str:
-    return value.strip().lower().replace("_", " ").replace("\u2019", "'")
-
-
-def _readings(
-    values: Sequence[str], sides: Sequence[str], n_images: int
-) -> list[tuple[dict[str, int], str]]:
-    """Return which image each value may name, and what stands for the first one."""
-    words: list[Sequence[str]] = list(_OF_TWO if n_images == 2 else _OF_THREE)
-    shown = f"`{sides[0]}`" if sides else "the first image"
-    if len(sides) == n_images == 2:
-        words.insert(0, sides)
-        if not set(sides) & {"b", "c"}:
-            words.append(("a", "b"))
-        if list(sides) == ["a", "b"]:
-            words.remove(("b", "c"))
-    elif len(sides) == n_images and not any(side.isdigit() for side in sides):
-        words.insert(0, sides)
-    found = [
-        ({word: place for place, word in enumerate(each)}, f"{each[0]} means {shown}")
-        for each in words
-        if set(each) & set(values)
-    ]
-    numbers = {value: parse_number(value) for value in values}
-    numbers = {value: number for value, number in numbers.items() if number == number}
-    if numbers:
-        of_numbers = _of_two if n_images == 2 else _of_three
-        place_of, start = of_numbers(set(numbers.values()))
-        reading = {text: place_of[n] for text, n in numbers.items() if n in place_of}
-        found.append((reading, f"{start} means {shown}"))
-    return found
-
-
-def _of_two(numbers: set[float]) -> tuple[dict[float, int], int]:
-    """Return the place that each number means, and the one that means the first."""
-    kinds: list[dict[float, int]]
-    kinds = [{1: 0, 0: 1}, {1: 0, 0: 1, 0.5: UNDECIDED}, {1: 0, 2: 1}, {1: 0, -1: 1}]
-    for known in kinds:
-        if numbers <= set(known):
-            return known, 1
-    if numbers <= {-1, 0, 1, 2}:
-        other = 2 if 2 in numbers else -1
-        raise ValueError(
-            f"expected two numbers, got {', '.join(f'{n:g}' for n in sorted(numbers))}, which can "
-            f"be read in two ways: 1 and {other} choose and 0 is a tie, or 1 and 0 choose and "
-            f"{other} is a tie. Write first, second and tie"
-        )
-    if all(0 <= number <= 1 for number in numbers):
-        raise ValueError(
-            "expected two numbers, got shares; where it is the share of people who chose the "
-            "first image, name it with `columns`, as share"
-        )
-    return {}, 1
-
-
-def _of_three(numbers: set[float]) -> tuple[dict[float, int], int]:
-    """Return the place of the odd image that each number means, and the one of the first."""
-    if not numbers <= {0, 1, 2, 3} or numbers >= {0, 3}:
-        raise ValueError(f"expected 1, 2 or 3, or the odd image's name, got {min(numbers):g}")
-    if not numbers & {0, 3}:
-        raise ValueError(
-            "expected 3 or 0 in some row, got 1 and 2 alone, which leave open whether images are "
-            "counted from 0 or from 1. Write first, second and third."
-        )
-    start = 0 if 0 in numbers else 1
-    return {start + place: place for place in range(3)}, start

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.columns import (
-    FIRST,
-    HEADLESS,
-    SECOND,
-    UNDECIDED,
-    Roles,
-    Wanted,
-    could_be_answers,
-    describe_answers,
-    find_answers,
-    find_roles,
-    read_choices,
-    says_nothing,
-)
-from tripletkit.data.tables import (
-    EXPECTED,
-    FileTable,
-    LineProblem,
-    are_texts,
-    open_table,
-    place_problems,
-)
-from tripletkit.data.text_files import FileRecord, check_name, parse_number, shorten_line
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import MAX_VOTES, Votes
+from tripletkit.data.columns import FORMS, Roles, Wanted, find_roles
+from tripletkit.data.tables import FileTable, are_texts, open_table, place_problems
+from tripletkit.data.text_files import CONTROL, FileRecord, parse_number, shorten_line
+from tripletkit.data.triplets import MAX_VOTES, Triplets, Votes
 from tripletkit.errors import (
     AnswerFileError,
     DataWarning,
@@ -44,30 +24,193 @@ from tripletkit.errors import (
     describe_problems,
 )
 
+logger = logging.getLogger("tripletkit")
+
+# Labels of a question: the first image is nearer, the second is, nobody can tell.
+FIRST, SECOND, UNDECIDED = 1, 0, -1
+_BAD = -2
 # Which of three images is the odd one of every row, where the user says so.
 _ODD_PLACES = {"first": 0, "second": 1, "last": 2}
 _ODD_ONE = "odd one"
 _ROW_OF_IMAGES = (("anchor", "positive", "negative"), ("a", "b", "c"), ("query", "first", "second"))
 
+_TIES = frozenset(
+    [
+        "",
+        *"tie tied ties equal equally same neither both none unsure unknown undecided".split(),
+        *"skip skipped ? idk nan null na n/a - draw".split(),
+        *("cant tell", "can't tell", "cannot tell", "can not tell", "cant-tell", "can't-tell"),
+        *("not sure", "dont know", "don't know", "no answer", "no preference"),
+    ]
+)
+# Words for the two images, and for three.
+_OF_TWO = (
+    *(("first", "second"), ("1st", "2nd"), ("left", "right"), ("l", "r"), ("b", "c")),
+    *(("option 1", "option 2"), ("option a", "option b"), ("image 1", "image 2"), ("one", "two")),
+    *(("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n")),
+)
+_OF_THREE = (
+    *(("first", "second", "third"), ("1st", "2nd", "3rd"), ("one", "two", "three")),
+    *(("image1", "image2", "image3"), ("image 1", "image 2", "image 3"), ("a", "b", "c")),
+    *(("left", "middle", "right"), ("left", "center", "right")),
+)
+# A column in which so many rows are not understood is another kind of column.
+_MOST = 0.5
+
 
 @dataclass(frozen=True)
-class _ReadRows:
+class _Choices:
+    """Which image each row of a column names.
+
+    Attributes:
+        places: `(n_rows,)` int8: of two or three images the first is 0; or `UNDECIDED`.
+        is_bad: `(n_rows,)` bool: the row's answer is none of those that the others have.
+        meaning: what stands for the first image, such as "1 means `b`".
+    """
+
+    places: np.ndarray
+    is_bad: np.ndarray
+    meaning: str
+
+
+def _read_choices(
+    texts: np.ndarray, sides: Sequence[str], n_images: int, names: Sequence[np.ndarray] = ()
+) -> _Choices | None:
+    """Tell by the values of a column which image each row names; None if no reading fits.
+
+    Args:
+        n_images: two, of which the nearer one is named, or three, of which the odd one.
+        names: `(n_rows,)` each, of the images, where they are known.
+    Raises:
+        ValueError: if two readings fit.
+    """
+    numbers, distinct = pd.factorize(pd.Series(texts, dtype=object), use_na_sentinel=False)
+    values = [_plain(str(value)) for value in distinct]
+    is_tie = np.array([value in _TIES for value in values], dtype=bool)
+    if is_tie.all():
+        raise ValueError("expected an answer in some row, got none")
+    if names:
+        is_named = np.stack([texts == each for each in names])
+        is_bad = ~(is_named.any(axis=0) | is_tie[numbers])
+        if is_bad.mean() < _MOST and is_named.any():
+            places = np.where(is_named.any(axis=0), is_named.argmax(axis=0), UNDECIDED)
+            return _Choices(places.astype(np.int8), is_bad, "the name of the image")
+    best: _Choices | None = None
+    for reading, meaning in _readings(values, list(map(_plain, sides)), n_images):
+        of_value = [
+            UNDECIDED if tie else reading.get(value, _BAD)
+            for value, tie in zip(values, is_tie, strict=True)
+        ]
+        places = np.array(of_value, dtype=np.int8)[numbers]
+        is_bad = places == _BAD
+        if is_bad.mean() < _MOST and (best is None or is_bad.sum() < best.is_bad.sum()):
+            best = _Choices(np.where(is_bad, UNDECIDED, places).astype(np.int8), is_bad, meaning)
+    return best
+
+
+def _describe_answers(texts: np.ndarray, n_images: int) -> str:
+    """Say what answers may be, and what these are."""
+    shown = ", ".join(shorten_line(text) for text in list(dict.fromkeys(texts.tolist()))[:5])
+    if n_images == 3:
+        return f"expected 1, 2 or 3, or the odd image's name, got {shown}"
+    return (
+        "expected 1 and 0, 1 and 2, 1 and -1, first and second, left and right, true and false, b "
+        f"and c, or names of the two images, got {shown}"
+    )
+
+
+def _could_be_answers(texts: np.ndarray) -> bool:
+    """Return whether a column of few distinct values could say which of two images was chosen."""
+    values = {_plain(str(text)) for text in texts}
+    return 2 <= len(values) <= 3 and (len(texts) > len(values) or len(texts) > 3)
+
+
+def _plain(value: str) -> str:
+    return value.strip().lower().replace("_", " ").replace("\u2019", "'")
+
+
+def _readings(
+    values: Sequence[str], sides: Sequence[str], n_images: int
+) -> list[tuple[dict[str, int], str]]:
+    """Return which image each value may name, and what stands for the first one."""
+    words: list[Sequence[str]] = list(_OF_TWO if n_images == 2 else _OF_THREE)
+    shown = f"`{sides[0]}`" if sides else "the first image"
+    if len(sides) == n_images == 2:
+        words.insert(0, sides)
+        if not set(sides) & {"b", "c"}:
+            words.append(("a", "b"))
+        if list(sides) == ["a", "b"]:
+            words.remove(("b", "c"))
+    elif len(sides) == n_images and not any(side.isdigit() for side in sides):
+        words.insert(0, sides)
+    found = [
+        ({word: place for place, word in enumerate(each)}, f"{each[0]} means {shown}")
+        for each in words
+        if set(each) & set(values)
+    ]
+    numbers = {value: parse_number(value) for value in values}
+    numbers = {value: number for value, number in numbers.items() if number == number}
+    if numbers:
+        of_numbers = _of_two if n_images == 2 else _of_three
+        place_of, start = of_numbers(set(numbers.values()))
+        reading = {text: place_of[n] for text, n in numbers.items() if n in place_of}
+        found.append((reading, f"{start} means {shown}"))
+    return found
+
+
+def _of_two(numbers: set[float]) -> tuple[dict[float, int], int]:
+    """Return the place that each number means, and the one that means the first."""
+    kinds: list[dict[float, int]]
+    kinds = [{1: 0, 0: 1}, {1: 0, 0: 1, 0.5: UNDECIDED}, {1: 0, 2: 1}, {1: 0, -1: 1}]
+    for known in kinds:
+        if numbers <= set(known):
+            return known, 1
+    if numbers <= {-1, 0, 1, 2}:
+        other = 2 if 2 in numbers else -1
+        raise ValueError(
+            f"expected two numbers, got {', '.join(f'{n:g}' for n in sorted(numbers))}, which can "
+            f"be read in two ways: 1 and {other} choose and 0 is a tie, or 1 and 0 choose and "
+            f"{other} is a tie. Write first, second and tie"
+        )
+    if all(0 <= number <= 1 for number in numbers):
+        raise ValueError(
+            "expected two numbers, got shares; where it is the share of people who chose the "
+            "first image, name it with `columns`, as share"
+        )
+    return {}, 1
+
+
+def _of_three(numbers: set[float]) -> tuple[dict[float, int], int]:
+    """Return the place of the odd image that each number means, and the one of the first."""
+    if not numbers <= {0, 1, 2, 3} or numbers >= {0, 3}:
+        raise ValueError(f"expected 1, 2 or 3, or the odd image's name, got {min(numbers):g}")
+    if not numbers & {0, 3}:
+        raise ValueError(
+            "expected 3 or 0 in some row, got 1 and 2 alone, which leave open whether images are "
+            "counted from 0 or from 1. Write first, second and third."
+        )
+    start = 0 if 0 in numbers else 1
+    return {start + place: place for place in range(3)}, start
+
+
+@dataclass
+class TableRows:
     """What a table says, row by row.
 
     Attributes:
         triplets: anchor, first and second image; of trials two rows each, the odd image last;
             None where the table does not hold them.
         labels: `(n_triplets,)` int8, see `Truth`; None where no column says it.
-        notes: what was understood, a sentence each.
+        problems: line -> why it cannot be read.
         column: the heading over the answers, in lower case; empty without.
     """
 
     table: FileTable
+    record: FileRecord
     triplets: Triplets | None = None
     labels: np.ndarray | None = None
     votes: Votes | None = None
-    problems: tuple[LineProblem, ...] = ()
-    notes: tuple[str, ...] = ()
+    problems: dict[int, str] = field(default_factory=dict)
     column: str = ""
 
     @property
@@ -82,76 +225,66 @@ def open_rows(
     columns: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
     with_problems: bool = False,
-) -> tuple[_ReadRows, FileRecord]:
-    """Return what a file or a table says, and the record of it.
+) -> TableRows:
+    """Return what a file or a table says, and log how it was understood.
 
-    Raises:
-        TripletFileError, AnswerFileError: if it cannot be read as what is wanted,
-            with the first ten problems and their number.
+    What cannot be read as wanted is refused, with the first ten problems and their number.
     """
     columns = dict(columns or {})
     odd_place = _ODD_PLACES.get(columns.get("odd", ""))
     if odd_place is not None:
         del columns["odd"]
-    error_class = TripletFileError if wanted in ("triplets", "votes") else AnswerFileError
+    form = FORMS[wanted]
     try:
-        table, record = open_table(given, wanted, columns)
-        read = _read_rows(table, wanted, columns, odd_place, names)
+        read = TableRows(*open_table(given, wanted, columns))
+        notes = _read_rows(read, wanted, columns, odd_place, names)
     except TripletFileError as error:
-        raise error_class(str(error)) from error
-    problems = describe_problems(list(place_problems(read.problems, table.source)))
+        raise form.error(str(error)) from error
+    problems = describe_problems(place_problems(read.problems, read.source))
     if problems and not with_problems:
-        raise error_class(problems)
-    if not len(table if read.triplets is None else read.triplets):
-        expected = "rows below the heading" if table.columns else f"{EXPECTED[wanted]} a line"
+        raise form.error(problems)
+    if not len(read.table if read.triplets is None else read.triplets):
+        expected = "rows below the heading" if read.table.columns else f"{form.expected} a line"
         expected += ", got none"
         if wanted == "triplets":
             expected = "lines of three image names, got no triplet at all"
-        raise error_class(problems or f"{table.source}: expected {expected}")
-    return read, record
+        raise form.error(problems or f"{read.source}: expected {expected}")
+    for note in notes:
+        logger.info("%s: %s.", read.source, note)
+    return read
 
 
 def _read_rows(
-    table: FileTable,
+    read: TableRows,
     wanted: Wanted,
     columns: Mapping[str, str],
     odd_place: int | None,
     names: Sequence[str] | None,
-) -> _ReadRows:
-    """Return what a table says; `odd_place` of three images is the odd one of every row.
+) -> list[str]:
+    """Fill in what a table says, and return how it was understood, a sentence each.
 
-    Raises:
-        TripletFileError: if the headings say nothing of it, or leave a choice, or if a column may
-            say what was chosen and is not understood.
+    `odd_place` of three images is the odd one of every row. Headings that say nothing of what is
+    wanted are refused, and so is a column that may say what was chosen and is not understood.
     """
-    headings = table.columns or tuple(map(str, range(1, len(table.cells) + 1)))
+    read.problems = dict(read.table.problems)
+    headings = read.table.headings
     if not headings:
-        return _ReadRows(table, problems=tuple(table.problems))
+        return []
     try:
-        roles = _find_roles(table, headings, wanted, columns, odd_place)
+        roles = _find_roles(read.table, wanted, columns, odd_place)
     except ValueError as error:
-        raise TripletFileError(f"{table.source}:1: {error}") from error
-    table, of_row = _unfold_lists(table, roles)
-    reading = _Reading(
-        table, headings, roles, list(table.problems), np.ones(len(table), dtype=bool)
-    )
-    triplets = None
+        raise TripletFileError(f"{read.source}:1: {error}") from error
+    table, of_row = _unfold_lists(read.table, roles)
+    read.table = table
+    reading = _Reading(table, roles, read.problems, np.ones(len(table), dtype=bool))
+    triplets, notes = None, []
     if roles.names:
-        triplets = reading.triplets(names)
+        triplets, notes = reading.triplets(names), _describe_columns(headings, roles)
         if wanted != "answers":
-            _check_other_columns(reading)
+            reading.check_doubtful()
     if roles.doubled:
-        # Winner and loser are the two that were shown, unless other columns are about the same.
-        chosen, shown = (
-            [set(pair) for pair in zip(*map(reading.texts, places), strict=True)]
-            for places in (roles.names[1:], roles.doubled)
-        )
-        is_other = np.array([one != other for one, other in zip(chosen, shown, strict=True)])
-        if not is_other.all():
-            message = "expected one of the two images that were shown as the nearer"
-            reading.refuse(is_other, message, reading.texts(roles.names[1]))
+        reading.check_doubled()
     labels = votes = None
-    notes = [] if triplets is None else _describe_columns(headings, roles)
     if roles.votes is not None:
         votes = reading.votes(roles.votes)
     elif roles.share is not None:
@@ -161,51 +294,42 @@ def _read_rows(
     elif roles.answer is not None and len(table):
         labels, said = reading.answers(roles.answer, is_judged=wanted != "answers")
         notes += said
+        if table.columns:
+            read.column = table.columns[roles.answer].lower()
     kept = np.flatnonzero(reading.is_good)
-    labels = None if labels is None else labels[kept]
+    read.votes = None if votes is None else votes.take(kept)
+    read.labels = None if labels is None else labels[kept]
     if triplets is not None:
         triplets = _over_used_names(triplets, kept)
-        triplets = replace(triplets, trials=None if of_row is None else of_row[kept])
-        if roles.is_trial and labels is not None:
-            triplets, note = _unfold_trials(triplets, labels)
+        read.triplets = replace(triplets, trials=None if of_row is None else of_row[kept])
+        if roles.is_trial and read.labels is not None:
+            read.triplets, note = _unfold_trials(read.triplets, read.labels)
             notes.append(note)
-            labels = None
+            read.labels = None
     ignored = [text or "(no name)" for n, text in enumerate(headings) if n not in roles.used]
     if ignored and wanted in ("triplets", "votes"):
         listed = ", ".join(f'"{column}"' for column in ignored[:10])
         more = f" and {len(ignored) - 10:,} more" if len(ignored) > 10 else ""
         caution(f"{table.source}: columns that are not read: {listed}{more}", DataWarning)
-    has_heading = table.columns and roles.answer is not None and odd_place is None
-    return _ReadRows(
-        table,
-        triplets,
-        labels,
-        None if votes is None else votes.take(kept),
-        tuple(sorted(reading.problems, key=lambda problem: problem.line)),
-        tuple(notes),
-        table.columns[roles.answer or 0].lower() if has_heading else "",
-    )
+    return notes
 
 
 def _find_roles(
-    table: FileTable,
-    headings: Sequence[str],
-    wanted: Wanted,
-    columns: Mapping[str, str],
-    odd_place: int | None,
+    table: FileTable, wanted: Wanted, columns: Mapping[str, str], odd_place: int | None
 ) -> Roles:
     def is_file(place: int) -> bool:
         cells = [cell for column in table.cells[place : place + 1] for cell in column[:20]]
         texts = [cell for cell in cells if isinstance(cell, str)]
         return bool(texts) and all("." in text or "/" in text for text in texts)
 
+    headings: Sequence[str] = table.headings
     if odd_place is not None:
         # As if a column said it.
         headings, columns = [*headings, _ODD_ONE], {**columns, "odd": _ODD_ONE}
     if columns or table.columns:
         roles = find_roles(headings, wanted, columns, is_file)
     else:
-        roles = find_roles(HEADLESS[wanted].get(len(headings), ()), wanted)
+        roles = find_roles(FORMS[wanted].headless.get(len(headings), ()), wanted)
     if roles is not None:
         return roles
     if wanted == "triplets":
@@ -215,9 +339,10 @@ def _find_roles(
             "the images, such as anchor=...,positive=...,negative=..."
         )
     hint = ""
-    if wanted == "answers" and find_answers(headings, set()):
+    if wanted == "answers" and find_roles(headings, "truth"):
         hint = ". It seems to be a truth file; the answers come before the truth"
-    raise ValueError(f"expected {EXPECTED[wanted]}, got {shorten_line(','.join(headings))}{hint}")
+    shown = shorten_line(",".join(headings))
+    raise ValueError(f"expected {FORMS[wanted].expected}, got {shown}{hint}")
 
 
 @dataclass
@@ -225,9 +350,8 @@ class _Reading:
     """A table while it is read: the rows that are good so far, and what is wrong with others."""
 
     table: FileTable
-    headings: Sequence[str]
     roles: Roles
-    problems: list[LineProblem]
+    problems: dict[int, str]
     is_good: np.ndarray
 
     def texts(self, place: int) -> np.ndarray:
@@ -247,7 +371,7 @@ class _Reading:
         for row in np.flatnonzero(is_bad & self.is_good).tolist():
             said = message if isinstance(message, str) else message(row)
             got = "" if shown is None else f", got {shorten_line(shown[row])}"
-            self.problems.append(LineProblem(int(self.table.lines[row]), f"{said}{got}"))
+            self.problems[int(self.table.lines[row])] = f"{said}{got}"
         self.is_good &= ~is_bad
 
     def triplets(self, names: Sequence[str] | None) -> Triplets:
@@ -266,7 +390,7 @@ class _Reading:
         reasons = {}
         for number, name in enumerate(found):
             try:
-                check_name(name)
+                _check_name(name)
             except ValueError as error:
                 reasons[number] = str(error)
         is_bad = ~is_text
@@ -279,7 +403,7 @@ class _Reading:
                 shown = shorten_line(",".join(map(str, cells[row])))
                 return f"{reasons[numbers[3 * row + column]]} in {shown}"
             return (
-                f'column "{self.headings[roles.names[column]]}": expected an image name as '
+                f'column "{self.table.headings[roles.names[column]]}": expected an image name as '
                 f"text, got {cells[row, column]!r}. Read a table with dtype=str, so that 00123 "
                 "stays text; give `names` where these are places in a list of names."
             )
@@ -329,12 +453,12 @@ class _Reading:
         roles, texts = self.roles, self.texts(place)
         n_images = 3 if roles.is_trial else 2
         named = [self.texts(each) for each in roles.names[-n_images:]]
-        shown = "" if not self.table.columns else f'column "{self.headings[place]}": '
+        shown = "" if not self.table.columns else f'column "{self.table.headings[place]}": '
         sides = roles.sides or (() if named else ("b", "c"))
         try:
-            read = read_choices(texts, sides, n_images, named)
+            read = _read_choices(texts, sides, n_images, named)
             if read is None and named:
-                raise ValueError(describe_answers(texts, n_images))
+                raise ValueError(_describe_answers(texts, n_images))
         except ValueError as error:
             hint = " Where it does not say which image was chosen, name the columns that count "
             hint = f".{hint}with `columns`." if named else ""
@@ -347,7 +471,7 @@ class _Reading:
             self.refuse(read.is_bad, expected, texts)
         else:
             self.refuse(read.is_bad | (texts == ""), "expected 0 or 1", texts)
-        note = f"answers from column `{self.headings[place]}`: {read.meaning}"
+        note = f"answers from column `{self.table.headings[place]}`: {read.meaning}"
         if roles.is_trial:
             return read.places, [note]
         labels = np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[read.places]
@@ -359,32 +483,48 @@ class _Reading:
             note += f"; {n_tied:,} undecided"
         return labels, [note]
 
+    def check_doubled(self) -> None:
+        """Refuse a winner or a loser that was not shown, by the columns that say what was."""
+        chosen, shown = (
+            [set(pair) for pair in zip(*map(self.texts, places), strict=True)]
+            for places in (self.roles.names[1:], self.roles.doubled)
+        )
+        is_other = np.array([one != other for one, other in zip(chosen, shown, strict=True)])
+        # Other columns may be about the same.
+        if not is_other.all():
+            message = "expected one of the two images that were shown as the nearer"
+            self.refuse(is_other, message, self.texts(self.roles.names[1]))
 
-def _check_other_columns(reading: _Reading) -> None:
-    """Refuse a column that may say which image was chosen, and is not understood."""
-    roles, table, headings = reading.roles, reading.table, reading.headings
-    if roles.is_chosen or not len(table):
-        return
-    is_told = roles.is_answered is True
-    named = find_answers(headings, roles.used) if is_told and not roles.tells_answers else []
-    for place, heading in enumerate(headings):
-        if place in roles.used or says_nothing(heading) or (is_told and place not in named):
-            continue
-        first, second = (reading.texts(each) for each in roles.names[1:3])
-        texts = reading.texts(place)
-        is_name = bool(((texts == first) | (texts == second)).all())
-        if not is_name and not could_be_answers(texts):
-            continue
-        values = ", ".join(shorten_line(text) for text in list(dict.fromkeys(texts.tolist()))[:3])
-        three = ("anchor", "positive", "negative") if is_told else ("anchor", "first", "second")
-        those = ",".join(
-            f"{field}={headings[column]}" for field, column in zip(three, roles.names, strict=True)
-        )
-        raise TripletFileError(
-            f'{table.source}: the column "{heading}" ({values}) may say which image was chosen, '
-            f"and it is not clear how. If it does, use `columns` with answer={heading}; if it does "
-            f"not, name with `columns` those that count: {those}."
-        )
+    def check_doubtful(self) -> None:
+        """Refuse a column that may say which image was chosen, and is not understood."""
+        headings, roles = self.table.headings, self.roles
+        for place in roles.doubtful if len(self.table) else ():
+            first, second = (self.texts(each) for each in roles.names[1:3])
+            texts = self.texts(place)
+            is_name = bool(((texts == first) | (texts == second)).all())
+            if not is_name and not _could_be_answers(texts):
+                continue
+            values = ", ".join(map(shorten_line, list(dict.fromkeys(texts.tolist()))[:3]))
+            others = ("positive", "negative") if roles.is_answered else ("first", "second")
+            those = ",".join(
+                f"{field}={headings[column]}"
+                for field, column in zip(("anchor", *others), roles.names, strict=True)
+            )
+            raise TripletFileError(
+                f'{self.table.source}: the column "{headings[place]}" ({values}) may say which '
+                "image was chosen, and it is not clear how. If it does, use `columns` with "
+                f"answer={headings[place]}; if it does not, name with `columns` those that count: "
+                f"{those}."
+            )
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that no image can have; raises `ValueError`."""
+    if not name:
+        raise ValueError("expected an image name, got an empty one")
+    if control := CONTROL.search(name):
+        code = f"U+{ord(control.group()):04X}"
+        raise ValueError(f"expected an image name, got one with the control character {code}")
 
 
 def _describe_columns(headings: Sequence[str], roles: Roles) -> list[str]:
@@ -446,3 +586,21 @@ def _unfold_trials(triplets: Triplets, odd: np.ndarray) -> tuple[Triplets, str]:
     trials = np.repeat(np.arange(1, len(decided) + 1), 2)
     lines = np.repeat(triplets.lines[decided], 2)
     return replace(triplets, rows=both, lines=lines, is_answered=True, trials=trials), note
+
+
+def labels_of_array(given: Any, source: str) -> np.ndarray:
+    """Return `(n_triplets,)` int8 of answers that are given as an array."""
+    values = np.asarray(given)
+    if values.ndim != 1 or not len(values):
+        shown = f"{values.dtype} of the shape {values.shape}"
+        raise AnswerFileError(f"{source}: expected 1 or 0 for each triplet, got {shown}")
+    if values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
+        return values.astype(np.int8)
+    texts = values.astype(str).astype(object)
+    try:
+        found = _read_choices(texts, ("b", "c"), 2)
+    except ValueError as error:
+        raise AnswerFileError(f"{source}: {error}") from error
+    if found is None or found.is_bad.any():
+        raise AnswerFileError(f"{source}: {_describe_answers(texts, 2)}")
+    return np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[found.places]

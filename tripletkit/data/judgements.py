@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.columns import FIRST, SECOND, UNDECIDED, describe_answers, read_choices
+from tripletkit.data.columns import FORMS
 from tripletkit.data.judgement_files import (
     CANT_TELL,
     DATABASE_FORM,
@@ -29,12 +28,23 @@ from tripletkit.data.judgement_files import (
 )
 from tripletkit.data.judgement_files import FIRST as FIRST_IMAGE
 from tripletkit.data.judgement_files import SECOND as SECOND_IMAGE
-from tripletkit.data.judgement_tables import open_rows
-from tripletkit.data.splits.policies import Split
-from tripletkit.data.tables import EXPECTED, LineProblem, hash_frame, is_json, place_problems
-from tripletkit.data.text_files import FileRecord, check_text, read_bytes
-from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
-from tripletkit.data.votes import Votes, VotesLike
+from tripletkit.data.judgement_tables import (
+    FIRST,
+    SECOND,
+    UNDECIDED,
+    labels_of_array,
+    open_rows,
+)
+from tripletkit.data.outputs import as_one_run
+from tripletkit.data.tables import hash_frame, is_json, place_problems
+from tripletkit.data.text_files import FileRecord, read_text
+from tripletkit.data.triplets import (
+    Triplets,
+    Truth,
+    Votes,
+    VotesLike,
+    describe_other_questions,
+)
 from tripletkit.errors import (
     AnswerFileError,
     JudgementsError,
@@ -42,18 +52,14 @@ from tripletkit.errors import (
     TripletFileError,
 )
 
-logger = logging.getLogger("tripletkit")
-
 _PathLike = str | os.PathLike[str]
-# Names in `FileRecord.read_as` of judgements.
-_READ_AS = frozenset(["names", "columns", "swap", "exclude"])
 
 
 @dataclass(frozen=True)
 class Judgements:
     """Questions "is the anchor nearer to the first or to the second?", and what is known of them.
 
-    Made by `open_judgements` alone.
+    Made by `read_judgements` alone.
 
     Attributes:
         triplets: one row a question. Of a database: anchor, the image that most judges chose, the
@@ -71,7 +77,7 @@ class Judgements:
             elsewhere. None where all count alike.
         votes_record, truth_record: of what votes and truth were read from; None where they are
             in the file of the triplets, or there are none.
-        problems: lines that could not be read, where these were wanted.
+        problems: line -> why it could not be read, where that was wanted.
     """
 
     triplets: Triplets
@@ -82,7 +88,7 @@ class Judgements:
     weights: np.ndarray | None = None
     votes_record: FileRecord | None = None
     truth_record: FileRecord | None = None
-    problems: tuple[LineProblem, ...] = ()
+    problems: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -98,7 +104,7 @@ class Judgements:
         """What they are called in messages."""
         return self.triplets.source
 
-    def place_problems(self) -> Iterator[str]:
+    def place_problems(self) -> list[str]:
         """Return `file:line: expected ..., got ...` of each line that could not be read."""
         return place_problems(self.problems, self.source)
 
@@ -145,6 +151,22 @@ class Judgements:
             labels = np.full(len(self), FIRST, dtype=np.int8)
         return Truth(labels, self.source, "", self.triplets)
 
+    def find(self, asked: Triplets) -> tuple[np.ndarray, np.ndarray]:
+        """Return which row answers each question, -1 for none, and whether it is turned round.
+
+        Both `(n_asked,)`; a question is turned if its first image is the row's second.
+        """
+        index_of = {name: index for index, name in enumerate(self.triplets.names)}
+        of_names = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)
+        question_of = {tuple(row): n for n, row in enumerate(self.triplets.rows.tolist())}
+        rows = of_names[asked.rows]
+        ahead, turned = (
+            np.array([question_of.get(tuple(row), -1) for row in each.tolist()], dtype=np.int64)
+            for each in (rows, rows[:, [0, 2, 1]])
+        )
+        is_turned = (ahead < 0) & (turned >= 0)
+        return np.where(is_turned, turned, ahead), is_turned
+
     def _turn(self, is_turned: np.ndarray) -> Judgements:
         rows = self.triplets.rows
         rows = np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows)
@@ -184,28 +206,45 @@ TruthLike = (
 )
 
 
-def open_judgements(
+@as_one_run
+def read_judgements(
     given: JudgementsLike,
     *,
-    names: Sequence[str] | _PathLike | None = None,
     columns: Mapping[str, str] | None = None,
+    names: Sequence[str] | _PathLike | None = None,
     swap: bool = False,
     votes: VotesLike | None = None,
     truth: TruthLike | None = None,
     exclude: Collection[str] = (),
     with_problems: bool = False,
-    prefix: str = "",
 ) -> Judgements:
-    """Return judgements, whatever they are given as, and log how they were understood.
+    """Read judgements, whatever they are given as, and log how they were understood.
+
+    Every function that takes triplets reads them so; what it takes as it is can also be read here
+    first, to say what the file or the table does not say by itself.
 
     Args:
-        names, columns, swap, exclude: see `tripletkit.read_judgements`.
-        votes, truth: see `open_votes`, `open_truth`.
+        given: a file of any form that docs/files.md names, a table, or integer rows.
+        columns: what the columns are: `anchor`, `positive`, `negative`, `first`, `second`,
+            `answer`, `votes_first`, `votes_second`, `share`, `image1` to `image3` and `odd` ->
+            heading, or place from 1. Where the same image of every row is the odd one, `odd` is
+            `"last"`, `"first"` or `"second"`.
+        names: of the images that numbers are places of, from 0: a list, or a file of names.
+        swap: take the other image for the nearer one in every row. Defaults to `False`.
+        votes: how many people said what of each row: a file or a table of two numbers a row, or
+            numbers of the shape `(n_triplets, 2)`, or shares for the first image, `(n_triplets,)`.
+        truth: which image of each row is the nearer one: a file, a table, or 1 and 0.
+        exclude: of a database, names of judges whose answers are left out.
         with_problems: keep lines that cannot be read as `problems`, instead of refusing the file.
-        prefix: before the names of the settings `votes` and `truth` in messages, as `val_`.
+            Defaults to `False`.
+    Returns:
+        `Judgements`, which every function takes that takes triplets; their `triplets` are the rows.
     Raises:
-        TripletFileError, AnswerFileError: if something cannot be read, or does not belong
-            together, with the first ten problems and their number.
+        TripletFileError: if it cannot be read, or leaves a choice, or the votes are not on these
+            rows, with the first ten problems.
+        AnswerFileError: the same of the truth.
+    Example:
+        `tk.train(tk.read_judgements("r.csv", columns={"answer": "verdict"}), "images/")`
     """
     opened = _as_file(given)
     is_database = _is_database(opened)
@@ -215,55 +254,56 @@ def open_judgements(
             "exclude", f"{source}: expected a database of judgements: only that has judges"
         )
     if votes is not None and is_database:
-        raise SettingsError(f"{prefix}votes", f"{given} holds its votes: give no `{prefix}votes`.")
+        raise SettingsError("votes", f"{given} holds its votes itself: give no others.")
+    read_as: dict[str, str] = {}
     if isinstance(opened, Judgements):
         found = opened
+        read_as = dict(found.record.read_as)
     elif is_database:
         found = _open_database(opened, exclude)
+        read_as = {"exclude": json.dumps(sorted(exclude))} if exclude else {}
     elif _is_table(opened):
-        read, record = open_rows(
-            opened,
-            "triplets",
-            columns=columns,
-            names=None if names is None else _read_names(names),
-            with_problems=with_problems,
+        known_names = None if names is None else _read_names(names)
+        read = open_rows(
+            opened, "triplets", columns=columns, names=known_names, with_problems=with_problems
         )
         assert read.triplets is not None  # or it would have been refused
-        _tell(read.source, read.notes)
-        known = None if read.labels is None else Truth(read.labels, read.source)
-        found = Judgements(read.triplets, record, read.votes, known, problems=read.problems)
+        labels = None if read.labels is None else Truth(read.labels, read.source)
+        found = Judgements(read.triplets, read.record, read.votes, labels, problems=read.problems)
         if votes is not None or truth is not None:
             found = replace(found, votes=None, truth=None)
+        read_as = {"columns": json.dumps(dict(columns))} if columns else {}
+        if isinstance(names, str | os.PathLike):
+            read_as["names"] = str(Path(names).absolute())
+        elif names is not None:
+            # Without the list the file cannot be read again.
+            found = replace(found, record=replace(found.record, path=None))
     else:
         triplets = opened if isinstance(opened, Triplets) else _take_rows(opened, names)
-        record = FileRecord(triplets.source, None, hash_frame(triplets.to_frame()))
-        found = Judgements(triplets, record)
+        found = Judgements(
+            triplets, FileRecord(triplets.source, None, hash_frame(triplets.to_frame()))
+        )
     if votes is not None:
         of_rows, _, record = open_votes(votes, found.triplets)
         found = replace(found, votes=of_rows, votes_record=record)
     if truth is not None:
-        labels, record = open_truth(truth)
-        if len(labels) != len(found):
+        known, record = open_truth(truth)
+        if len(known) != len(found):
             raise AnswerFileError(
-                f"{labels.source}: expected {len(found):,} truths, one for each triplet of "
-                f"{found.source}, got {len(labels):,}"
+                f"{known.source}: expected {len(found):,} truths, one for each triplet of "
+                f"{found.source}, got {len(known):,}"
             )
-        found = replace(found, truth=labels, truth_record=record)
+        found = replace(found, truth=known, truth_record=record)
     if swap:
         if found.triplets.trials is not None and found.is_random is None:
             raise SettingsError(
                 "swap", "`swap` exchanges two images; of three images one is the odd one."
             )
         found = found._swap()
-    read_as = {
-        "exclude": json.dumps(sorted(exclude)) if exclude else "",
-        "names": str(Path(names).absolute()) if isinstance(names, str | os.PathLike) else "",
-        "columns": json.dumps(dict(columns)) if columns else "",
-        "swap": "true" if swap else "",
-    }
-    said = tuple(pair for pair in read_as.items() if pair[1])
-    record = replace(found.record, read_as=(*found.record.read_as, *said))
-    return replace(found, record=record)
+        # Swapped twice, they are as they were.
+        if read_as.pop("swap", None) is None:
+            read_as["swap"] = "true"
+    return replace(found, record=replace(found.record, read_as=tuple(read_as.items())))
 
 
 def _is_database(given: Any) -> bool:
@@ -276,11 +316,6 @@ def _is_table(given: object) -> bool:
 
 def _as_file(given: Any) -> Any:
     return Path(given) if isinstance(given, str | os.PathLike) else given
-
-
-def _tell(source: str, notes: Sequence[str]) -> None:
-    for note in notes:
-        logger.info("%s: %s.", source, note)
 
 
 def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
@@ -342,14 +377,14 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
 
 def _read_names(given: Sequence[str] | _PathLike) -> list[str]:
     """Return a list of names, from a file of one a line or of a JSON list where it is a path."""
-    source, names = "the names", given if not isinstance(given, str | os.PathLike) else []
+    names: Any = given
+    source = "the names"
     if isinstance(given, str | os.PathLike):
-        data, source = read_bytes(Path(given))
-        data = check_text(data, source)
-        names = [line.strip() for line in data.decode().split("\n") if line.strip()]
-        if is_json(data):
+        source, text = str(given), read_text(Path(given))
+        names = [line.strip() for line in text.split("\n") if line.strip()]
+        if is_json(text.encode()):
             try:
-                names = json.loads(data)
+                names = json.loads(text)
             except ValueError as error:
                 message = f"{source}: expected a JSON list of names: {error}"
                 raise TripletFileError(message) from error
@@ -380,19 +415,17 @@ def open_votes(
 ) -> tuple[Votes, Triplets | None, FileRecord]:
     """Return votes, the questions that they are on where these stand beside them, and the record.
 
-    Args:
-        given: a file or a table of two numbers a row, with names before them or without, or with
-            columns such as votes_b and votes_c; `Votes`; numbers of the shape (n_triplets, 2); or
-            shares for the first image, (n_triplets,).
-        triplets: that they should be on, in the same order; others are refused.
+    `triplets` are what they should be on, in the same order; others are refused.
     """
     opened, asked = _as_file(given), None
     if _is_table(opened):
-        read, record = open_rows(opened, "votes")
+        read = open_rows(opened, "votes")
         if read.votes is None:
             shown = ", ".join(read.table.columns)
-            raise TripletFileError(f"{read.source}: expected {EXPECTED['votes']}, got {shown}")
-        votes, asked = read.votes, read.triplets
+            raise TripletFileError(
+                f"{read.source}: expected {FORMS['votes'].expected}, got {shown}"
+            )
+        votes, asked, record = read.votes, read.triplets, read.record
     else:
         votes = opened if isinstance(opened, Votes) else _votes_of_numbers(opened)
         digest = hashlib.sha256(np.stack([votes.for_first, votes.for_second]).tobytes())
@@ -436,39 +469,20 @@ def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
         return opened.as_truth(), opened.record
     if not _is_table(opened):
         if not isinstance(opened, Truth):
-            opened = Truth(read_labels(opened, "the truth"), "the truth")
+            opened = Truth(labels_of_array(opened, "the truth"), "the truth")
         digest = hashlib.sha256(opened.labels.tobytes()).hexdigest()
         return opened, FileRecord("the truth", None, digest)
     # What the table says of the images' order counts where it holds them.
-    read, record = open_rows(opened, "truth")
-    _tell(read.source, read.notes)
+    read = open_rows(opened, "truth")
     labels = read.labels
     if labels is None and read.votes is not None:
         labels = read.votes.majority
     elif labels is None:
         if read.triplets is None or not read.triplets.is_answered:
-            shown = ",".join(read.table.columns)
-            raise AnswerFileError(f'{read.source}:1: expected {EXPECTED["truth"]}, got "{shown}"')
+            shown, expected = ",".join(read.table.columns), FORMS["truth"].expected
+            raise AnswerFileError(f'{read.source}:1: expected {expected}, got "{shown}"')
         labels = np.full(len(read.triplets), FIRST, dtype=np.int8)
-    return Truth(labels, read.source, read.column, read.triplets), record
-
-
-def read_labels(given: np.ndarray | pd.Series | Sequence[int], source: str) -> np.ndarray:
-    """Return `(n_triplets,)` int8 of answers that are given as an array."""
-    values = np.asarray(given)
-    if values.ndim != 1 or not len(values):
-        shown = f"{values.dtype} of the shape {values.shape}"
-        raise AnswerFileError(f"{source}: expected 1 or 0 for each triplet, got {shown}")
-    if values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
-        return values.astype(np.int8)
-    texts = values.astype(str).astype(object)
-    try:
-        found = read_choices(texts, ("b", "c"), 2)
-    except ValueError as error:
-        raise AnswerFileError(f"{source}: {error}") from error
-    if found is None or found.is_bad.any():
-        raise AnswerFileError(f"{source}: {describe_answers(texts, 2)}")
-    return np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[found.places]
+    return Truth(labels, read.source, read.column, read.triplets), read.record
 
 
 def find_unchanged(record: FileRecord) -> Path | None:
@@ -483,25 +497,21 @@ def find_unchanged(record: FileRecord) -> Path | None:
     return path if digest == record.sha256 else None
 
 
-def reopen_judgements(
-    record: FileRecord, votes: FileRecord | None = None, truth: FileRecord | None = None
-) -> Judgements | None:
-    """Return judgements as they were once opened; None where a file is gone or changed.
-
-    None also of a record with a way to read that is no more, such as `fourth_column`.
-    """
-    records = {"given": record, "votes": votes, "truth": truth}
-    found: dict[str, Any] = {
-        name: find_unchanged(each) for name, each in records.items() if each is not None
-    }
-    options: dict[str, Any] = dict(record.read_as)
-    if None in found.values() or not set(options) <= _READ_AS:
+def reopen_judgements(record: FileRecord, votes: FileRecord | None = None) -> Judgements | None:
+    """Return judgements as they were once read; None where a file is gone or changed."""
+    path = find_unchanged(record)
+    of_votes = None if votes is None else find_unchanged(votes)
+    if path is None or (votes is not None and of_votes is None):
         return None
-    for name in ("columns", "exclude"):
-        if name in options:
-            options[name] = json.loads(options[name])
-    options["swap"] = "swap" in options
-    return open_judgements(**found, **options)
+    read_as = dict(record.read_as)
+    return read_judgements(
+        path,
+        columns=json.loads(read_as.get("columns", "null")),
+        names=read_as.get("names"),
+        swap="swap" in read_as,
+        votes=of_votes,
+        exclude=json.loads(read_as.get("exclude", "[]")),
+    )
 
 
 def open_collected(given: Any) -> Judgements | None:
@@ -510,30 +520,3 @@ def open_collected(given: Any) -> Judgements | None:
     if _is_database(given):
         given = _open_database(given)
     return given if isinstance(given, Judgements) and given.is_random is not None else None
-
-
-def validate_on_random(split: Split, is_random: np.ndarray) -> Split:
-    """Return a split whose validation rows were all drawn by chance; the others are dropped.
-
-    Questions that a model chose are those it finds hard: a score on them would be too low.
-    """
-    is_kept = is_random[split.val_rows]
-    dropped = np.sort(np.concatenate([split.dropped_rows, split.val_rows[~is_kept]]))
-    return replace(split, val_rows=split.val_rows[is_kept], dropped_rows=dropped)
-
-
-def find_questions(asked: Triplets, judgements: Judgements) -> tuple[np.ndarray, np.ndarray]:
-    """Return which judged question each row asks, -1 for none, and whether it asks it turned round.
-
-    Both `(n_asked,)`; a row is turned if its first image is the other one.
-    """
-    index_of = {name: index for index, name in enumerate(judgements.triplets.names)}
-    of_names = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)
-    question_of = {tuple(row): n for n, row in enumerate(judgements.triplets.rows.tolist())}
-    rows = of_names[asked.rows]
-    ahead, turned = (
-        np.array([question_of.get(tuple(row), -1) for row in each.tolist()], dtype=np.int64)
-        for each in (rows, rows[:, [0, 2, 1]])
-    )
-    is_turned = (ahead < 0) & (turned >= 0)
-    return np.where(is_turned, turned, ahead), is_turned

@@ -14,11 +14,12 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.columns import find_labels
+from tripletkit.data.columns import FORMS, find_roles
 from tripletkit.data.folder import IMAGE_SUFFIXES, list_images
 from tripletkit.data.images import PathLike, is_path, open_usable_images
-from tripletkit.data.tables import EXPECTED, FileTable, open_table, place_problems
-from tripletkit.data.text_files import SEPARATORS, FileRecord, shorten_line
+from tripletkit.data.outputs import as_one_run
+from tripletkit.data.tables import FileTable, open_table, place_problems
+from tripletkit.data.text_files import FileRecord, shorten_line
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
 
 _PARTS = {
@@ -35,7 +36,7 @@ NO_LABEL = -1
 
 @dataclass(frozen=True, eq=False)
 class ClassLabels(Mapping[str, str]):
-    """Name -> class, in the order of the file; `open_labels` makes it of whatever was given.
+    """Name -> class, in the order of the file; `read_labels` makes it.
 
     Attributes:
         of_name: the same as a dictionary; of a data set in parts its training part.
@@ -79,6 +80,28 @@ class ImageLabels:
         found = [index_of.get(labels.get(name, ""), NO_LABEL) for name in names]
         return cls(classes, np.array(found, dtype=np.int32))
 
+    @classmethod
+    def of_files(
+        cls,
+        names: Sequence[str],
+        paths: Sequence[Path | None],
+        labels: Mapping[str, str],
+        folder: Path | None,
+    ) -> ImageLabels:
+        """Find the label of every image, however the two files spell its name.
+
+        Names of other images are passed over. Without a folder names are spelt one way only.
+        """
+        others = sorted(set(labels).difference(names))
+        located = [] if folder is None else open_usable_images(folder, others).paths
+        of_path = {path: labels[name] for name, path in zip(others, located, strict=False) if path}
+        by_path = {
+            name: of_path[path]
+            for name, path in zip(names, paths, strict=True)
+            if path is not None and path in of_path
+        }
+        return cls.of_names(names, {**by_path, **labels})
+
     def groups(self) -> np.ndarray:
         """Return `(n_names,)` integers: the class of each name, or one of its own."""
         if not self.classes:
@@ -107,52 +130,38 @@ class ImageLabels:
         return ImageLabels(self.classes, of_image[same_as])
 
 
-def label_files(
-    names: Sequence[str],
-    paths: Sequence[Path | None],
-    labels: Mapping[str, str],
-    folder: Path | None,
-) -> ImageLabels:
-    """Find the label of every image, however the two files spell its name.
-
-    Names of other images are passed over. Without a folder names are spelt one way only.
-    """
-    others = sorted(set(labels).difference(names))
-    located = [] if folder is None else open_usable_images(folder, others).paths
-    of_path = {path: labels[name] for name, path in zip(others, located, strict=False) if path}
-    by_path = {
-        name: of_path[path]
-        for name, path in zip(names, paths, strict=True)
-        if path is not None and path in of_path
-    }
-    return ImageLabels.of_names(names, {**by_path, **labels})
-
-
 # Where it stands, name, label, and the part of the data set or nothing.
 _Row = tuple[str, Any, Any, str]
 
 
-def open_labels(
-    given: LabelsLike, folder: Path | None = None, *, columns: Mapping[str, str] | None = None
+@as_one_run
+def read_labels(
+    given: LabelsLike, images: PathLike | None = None, *, columns: Mapping[str, str] | None = None
 ) -> ClassLabels:
-    """Read the labels of images as people and programs write them.
+    """Read the class labels of images: name -> class, for all that takes `labels`.
 
     Args:
-        given: a CSV or TSV with a heading, JSON lines, JSON or Parquet with a column of images
-            (`name`, `file_name`, `path`, `image`, ...) and one of classes (`label`, `class`,
-            `category`, ...); two columns without a heading, of which one has names of image
-            files; COCO's JSON of images with one class each; a folder with a subfolder for each
-            class, perhaps below `train`, `val` and `test`; a table, a Series by name, or name ->
-            label. A column `split` has the parts.
-        folder: of the images, in which a folder of classes lies. Defaults to the current one.
-        columns: which columns hold `name` and `label`, by their headings or numbers from 1.
+        given: a table with a column of images (`name`, `file_name`, `path`, ...) and one of classes
+            (`label`, `class`, ...) as CSV, TSV, JSON lines, JSON, Parquet or DataFrame; two columns
+            without a heading, of which one has names of image files; COCO's JSON; a folder with a
+            subfolder for each class, also below `train`, `val` and `test`; a Series or a mapping
+            by name. A column `split` has the parts.
+        images: folder of the images, for a folder of classes. Defaults to the current one.
+        columns: which columns hold the `name` and the `label`, by their headings or numbers from
+            1, where their headings do not say it.
+    Returns:
+        `ClassLabels`, a mapping; `parts` has the labels of a data set's `val` and `test`.
+    Raises:
+        LabelFileError: if it is no such thing, or gives a name two labels.
+    Example:
+        `tk.train(None, "images/", labels=tk.read_labels("birds.csv", columns={"label": "kind"}))`
     """
     if isinstance(given, ClassLabels):
         return given
     path = Path(given) if is_path(given) else None
     problems: list[str] = []
     if path is not None and path.is_dir():
-        source, rows = str(path), _rows_of_folder(path, folder or Path())
+        source, rows = str(path), _rows_of_folder(path, Path(images or ""))
     elif isinstance(given, Mapping | pd.Series):
         source = "the labels"
         rows = [(source, name, label, "") for name, label in given.items()]
@@ -162,7 +171,7 @@ def open_labels(
             rows = _rows_of_table(table, columns or {})
         except TripletFileError as error:
             raise LabelFileError(str(error)) from error
-        source, problems = table.source, [*place_problems(table.problems, table.source)]
+        source, problems = table.source, place_problems(table.problems, table.source)
     parts = _gather(rows, source, problems)
     labels = sorted(pair for part in parts.values() for pair in part.items())
     text = json.dumps(labels, ensure_ascii=False, separators=(",", ":"))
@@ -170,12 +179,6 @@ def open_labels(
     read_as = (("columns", json.dumps(dict(columns))),) if columns else ()
     record = FileRecord(source, None if path is None else str(path.absolute()), digest, read_as)
     return ClassLabels(parts.pop("train"), parts, record)
-
-
-def has_label_heading(text: str) -> bool:
-    """Return whether the first line of a text names a column of images and one of labels."""
-    first = text.partition("\n")[0].replace('"', "")
-    return any(find_labels(first.split(separator)) for separator in SEPARATORS)
 
 
 def _gather(rows: Iterable[_Row], source: str, problems: list[str]) -> dict[str, dict[str, str]]:
@@ -260,13 +263,12 @@ def _rows_of_table(table: FileTable, columns: Mapping[str, str]) -> list[_Row]:
 
 def _find_columns(table: FileTable, columns: Mapping[str, str]) -> tuple[int, int]:
     """Return the places of the columns of names and of labels."""
-    headings = table.columns or [str(n) for n in range(1, len(table.cells) + 1)]
     try:
-        found = find_labels(headings, columns)
+        roles = find_roles(table.headings, "labels", columns)
     except ValueError as error:
         raise LabelFileError(f"{table.source}: {error}") from error
-    if found is not None:
-        return found
+    if roles is not None and roles.answer is not None:
+        return roles.names[0], roles.answer
     files = [
         place
         for place in range(len(table.cells))
@@ -275,8 +277,8 @@ def _find_columns(table: FileTable, columns: Mapping[str, str]) -> tuple[int, in
     if table.columns or columns or len(table.cells) != 2 or len(files) != 1 or not len(table):
         shown = table.columns or [cells[0] for cells in table.cells if len(table)]
         raise LabelFileError(
-            f"{table.source}:1: expected {EXPECTED['labels']}, or words for them that are known, "
-            "or two columns of which one has names of image files, got "
+            f"{table.source}:1: expected {FORMS['labels'].expected}, or words for them that are "
+            "known, or two columns of which one has names of image files, got "
             f"{shorten_line(','.join(map(str, shown)))}. Say with `columns` which they are, such "
             "as name=path,label=species."
         )

@@ -35,10 +35,10 @@ class Tally:
     count: int
     examples: list[str]
 
-
-def tally(count: int, examples: Iterable[str], n_examples: int) -> Tally:
-    """Count, and keep the first examples only; the others are never made."""
-    return Tally(int(count), list(islice(examples, n_examples)))
+    @classmethod
+    def of(cls, count: int, examples: Iterable[str], n_examples: int) -> Tally:
+        """Count, and keep the first examples only; the others are never made."""
+        return cls(int(count), list(islice(examples, n_examples)))
 
 
 def show_names(names: Sequence[str], indices: Iterable[int]) -> str:
@@ -84,19 +84,19 @@ class Questions:
         """`(n_questions,)` bool: asked as (A, B, C) and as (A, C, B)."""
         return self.votes.min(axis=1, initial=1) > 0
 
+    @classmethod
+    def of(cls, rows: np.ndarray, n_names: int) -> Questions:
+        """Group rows, `(n_triplets, 3)` integer indices of names, by their question."""
+        anchor, first, second = rows.T
+        # Twice, because the product of three indices would overflow at two million names.
+        others, distinct = pd.factorize(_pair_keys(first, second, n_names))
+        of_row, _ = pd.factorize(anchor.astype(np.int64) * len(distinct) + others)
+        starts = np.flatnonzero(~pd.Series(of_row).duplicated().to_numpy())
+        return cls(of_row, first != first[starts][of_row])
+
     def repeats(self) -> np.ndarray:
         """Return `(n_triplets,)` bool: the row equals an earlier one name by name."""
         return pd.Series(self.directed).duplicated().to_numpy()
-
-
-def group_questions(rows: np.ndarray, n_names: int) -> Questions:
-    """Group rows, `(n_triplets, 3)` integer indices of names, by their question."""
-    anchor, first, second = rows.T
-    # Twice, because the product of three indices would overflow at two million names.
-    others, distinct = pd.factorize(_pair_keys(first, second, n_names))
-    of_row, _ = pd.factorize(anchor.astype(np.int64) * len(distinct) + others)
-    starts = np.flatnonzero(~pd.Series(of_row).duplicated().to_numpy())
-    return Questions(of_row, first != first[starts][of_row])
 
 
 _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
@@ -128,6 +128,16 @@ class PairGraph:
     near: np.ndarray
     far: np.ndarray
 
+    @classmethod
+    def of(cls, rows: np.ndarray, n_names: int) -> PairGraph:
+        """Build the graph of triplets, `(n_triplets, 3)` integer indices of names."""
+        anchor, first, second = rows.T.astype(np.int64)
+        near_keys = _pair_keys(anchor, first, n_names)
+        far_keys = _pair_keys(anchor, second, n_names)
+        numbers, keys = pd.factorize(np.concatenate([near_keys, far_keys]))
+        pairs = np.stack(np.divmod(keys, n_names), axis=1)
+        return cls(pairs, numbers[: len(rows)], numbers[len(rows) :])
+
     @cached_property
     def components(self) -> np.ndarray:
         """`(n_pairs,)` int32: the connected component of each pair, counted from 0."""
@@ -141,16 +151,6 @@ class PairGraph:
         """Return `(n_pairs,)` int64 each: how often each pair is the near one, and the far one."""
         n_pairs = len(self.pairs)
         return np.bincount(self.near, minlength=n_pairs), np.bincount(self.far, minlength=n_pairs)
-
-
-def make_pair_graph(rows: np.ndarray, n_names: int) -> PairGraph:
-    """Build the pair graph of triplets, `(n_triplets, 3)` integer indices of names."""
-    anchor, first, second = rows.T.astype(np.int64)
-    near_keys = _pair_keys(anchor, first, n_names)
-    far_keys = _pair_keys(anchor, second, n_names)
-    numbers, keys = pd.factorize(np.concatenate([near_keys, far_keys]))
-    pairs = np.stack(np.divmod(keys, n_names), axis=1)
-    return PairGraph(pairs, numbers[: len(rows)], numbers[len(rows) :])
 
 
 def _pair_keys(left: np.ndarray, right: np.ndarray, n_names: int) -> np.ndarray:

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,53 +21,40 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.columns import (
-    HEADLESS,
+    FORMS,
     N_COMPARED,
     Wanted,
-    are_letters,
-    find_answers,
-    find_labels,
     find_roles,
+    is_heading,
     resembles_heading,
 )
 from tripletkit.data.text_files import (
-    SEPARATORS,
+    ODD_BLANK,
     FileRecord,
     check_text,
-    content_lines,
-    parse_number,
     read_bytes,
     shorten_line,
-    split_csv_line,
-    split_line,
+    unguard_formula,
 )
 from tripletkit.errors import MissingExtraError, TripletFileError, describe_problems
 
+_SEPARATORS = (",", ";", "\t", "|")
 _EXCEL = re.compile(r"sep=(.)", re.IGNORECASE)
 _SUFFIXES = {",": ".csv", ";": ".csv", "|": ".csv", "\t": ".tsv"}
 _SHARE = re.compile(r"0?\.\d+|[01](\.0*)?", re.ASCII)
 # A text with one of these needs more than cutting at blanks.
 _SPECIAL = re.compile(rb'["#,\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\xff]')
+_TOKEN = re.compile(r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"(?=[ \t]|\Z)|(#.*)|([^ \t"#][^ \t]*))')
+_FIELDS = {
+    separator: re.compile(
+        r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"[ \t]*+|([^"SEP][^"SEP]*+|))(?=SEP|\Z)'.replace(
+            "SEP", re.escape(separator)
+        ).replace("[ \\t]*+", "[ ]*+" if separator == "\t" else "[ \\t]*+")
+    )
+    for separator in _SEPARATORS
+}
 # Lines that a quoted field may go over; a quote that is left open would take the whole file.
 _MOST_LINES = 1000
-_CLEAR = ({"anchor", "positive", "negative"}, {"query", "first", "second"})
-# What a line is, for messages.
-EXPECTED: dict[Wanted, str] = {
-    "triplets": "3 image names",
-    "votes": "two numbers of votes, or three names and two numbers, or a heading with votes_b and "
-    "votes_c",
-    "truth": "a heading with one of the columns label, truth, prediction",
-    "answers": "the heading a,b,c,prediction,margin",
-    "labels": "a heading with the columns name and label",
-}
-
-
-@dataclass(frozen=True)
-class LineProblem:
-    """One line that cannot be read, and why."""
-
-    line: int
-    message: str
 
 
 @dataclass(frozen=True)
@@ -79,17 +65,22 @@ class FileTable:
         columns: their names as they stand in the heading; empty without a heading.
         cells: for each column `(n_rows,)` objects: texts; of tables that hold other values, these.
         lines: `(n_rows,)` int64, the line of each row in its file, counted from 1.
-        problems: lines that are no rows.
+        problems: line -> why it is no row.
     """
 
     columns: tuple[str, ...]
     cells: tuple[np.ndarray, ...]
     lines: np.ndarray
     source: str
-    problems: list[LineProblem] = field(default_factory=list)
+    problems: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """The columns, or without a heading their numbers from 1."""
+        return self.columns or tuple(map(str, range(1, len(self.cells) + 1)))
 
     def texts(self, column: int) -> np.ndarray:
         """Return `(n_rows,)` objects: the cells of a column as texts; empty where there is none."""
@@ -101,10 +92,9 @@ def are_texts(cells: np.ndarray) -> bool:
     return pd.api.types.infer_dtype(cells, skipna=False) == "string"
 
 
-def place_problems(problems: Iterable[LineProblem], source: str) -> Iterator[str]:
-    """Yield `file:line: expected ..., got ...` of each problem."""
-    for problem in problems:
-        yield f"{source}:{problem.line}: {problem.message}"
+def place_problems(problems: Mapping[int, str], source: str) -> list[str]:
+    """Return `file:line: expected ..., got ...` of each problem, by their lines."""
+    return [f"{source}:{line}: {said}" for line, said in sorted(problems.items())]
 
 
 def hash_frame(frame: pd.DataFrame) -> str:
@@ -134,38 +124,35 @@ def open_table(
     if is_json(text):
         return _table_of_json(text, source, wanted), record
     layout = _find_layout(text, source, wanted, columns or None)
-    if wanted == "labels" and layout.separator is not None:
-        layout = replace(layout, is_of_labels=True)
     if wanted in ("truth", "answers") and layout.separator is None:
         return _table_of_answers(text, source), record
-    widths = frozenset(() if columns else HEADLESS[wanted])
+    widths = frozenset(() if columns else FORMS[wanted].headless)
     table = _cut_plain(text, source, widths) if layout == _Layout() else None
-    return table or _cut_lines(text, layout, source, widths, EXPECTED[wanted]), record
+    return table or _cut_lines(text, layout, source, widths, FORMS[wanted].expected), record
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the lines of a text are cut.
+    """How the lines of a text are cut, at a separator or, for None, at blanks.
 
-    At a separator, or at blanks for None; `start` and `line` are where the first row starts.
+    `n_above` lines stand above the first row.
     """
 
     separator: str | None = None
     fields: tuple[str, ...] = ()
-    start: int = 0
-    line: int = 1
+    n_above: int = 0
     is_of_labels: bool = False
 
     def cut(self, line: str) -> list[str]:
         """Return the fields of a line, none of a blank or comment line; raises `ValueError`."""
         if self.separator is None:
-            return split_line(line)
+            return _split_line(line)
         is_blank, is_comment = not line.strip(), line.lstrip().startswith("#")
         if self.is_of_labels:
             # Spreadsheets leave rows of separators alone, and write `#1.jpg` without quotes.
             is_blank = not line.strip(f"{self.separator} \t")
             is_comment &= self.separator not in line
-        return [] if is_blank or is_comment else split_csv_line(line, self.separator)
+        return [] if is_blank or is_comment else _split_csv_line(line, self.separator)
 
     def try_to_cut(self, line: str) -> list[str]:
         """Return the fields of a line; none if it cannot be cut."""
@@ -173,6 +160,71 @@ class _Layout:
             return self.cut(line)
         except ValueError:
             return []
+
+
+def _content_lines(data: bytes) -> Iterator[tuple[int, str]]:
+    """Yield number, from 1, and text of the lines that are neither blank nor a `#` comment."""
+    for number, line in enumerate(io.BytesIO(data), 1):
+        text = line.decode().removesuffix("\n")
+        if text.strip() and not text.lstrip().startswith("#"):
+            yield number, text
+
+
+def _split_line(line: str) -> list[str]:
+    """Return the fields of a line that blanks or tabs separate, a comment left out."""
+    names: list[str] = []
+    position, end = 0, len(line.rstrip(" \t"))
+    while position < end:
+        match = _TOKEN.match(line, position, end)
+        if match is None:
+            raise ValueError(
+                f'expected a closing quote (") before a blank, got {shorten_line(line)}'
+            )
+        quoted, comment, plain = match.groups()
+        position = match.end()
+        if comment is not None:
+            break
+        if plain is not None:
+            _check_plain(plain, line)
+            names.append(plain)
+        else:
+            names.append(quoted.replace('""', '"'))
+    return names
+
+
+def _check_plain(name: str, line: str) -> None:
+    if odd := ODD_BLANK.search(name):
+        raise ValueError(
+            f"expected spaces or tabs between names, got the blank U+{ord(odd.group()):04X} "
+            f"in {shorten_line(line)}"
+        )
+    if name.startswith(",") or name.endswith(","):
+        raise ValueError(
+            f"expected names separated by blanks as in the lines before, got commas in "
+            f"{shorten_line(line)}"
+        )
+
+
+def _split_csv_line(line: str, separator: str = ",") -> list[str]:
+    """Return the fields of a CSV row; blanks around a field are layout unless in quotes.
+
+    Example:
+        >>> _split_csv_line('a, "b, c" ,d e')
+        ['a', 'b, c', 'd e']
+    """
+    if '"' not in line:
+        return [unguard_formula(field.strip(" \t")) for field in line.split(separator)]
+    fields = []
+    pattern, position = _FIELDS[separator], 0
+    while position <= len(line):
+        match = pattern.match(line, position)
+        if match is None:
+            raise ValueError(f"expected a CSV row with each quote closed, got {shorten_line(line)}")
+        quoted, plain = match.groups()
+        field = plain.rstrip(" \t") if quoted is None else quoted.replace('""', '"')
+        fields.append(unguard_formula(field))
+        position = match.end() + 1
+    return fields
 
 
 def _find_layout(
@@ -184,54 +236,58 @@ def _find_layout(
     as are wanted at blanks is a text, even if it also does at separators, as `a, b, c` does; a name
     of the file that ends in `.csv` or `.tsv` turns that round.
     """
-    lines = content_lines(text)
-    first = next(lines, None)
-    if first is None:
+    lines = _content_lines(text)
+    number, line = next(lines, (0, ""))
+    if not number:
         return _Layout()
-    separators: Sequence[str] = SEPARATORS
-    start, line_of_rows = 0, 1
+    separators: Sequence[str] = _SEPARATORS
+    n_above = 0
     # Excel's own line above a CSV says what separates.
-    if (excel := _EXCEL.fullmatch(first[2].strip())) and (below := next(lines, None)):
-        if excel.group(1) not in SEPARATORS:
+    if (excel := _EXCEL.fullmatch(line.strip())) and (below := next(lines, None)):
+        if excel.group(1) not in _SEPARATORS:
             raise TripletFileError(
-                f"{source}:{first[0]}: expected a comma, a semicolon, a tab or a bar after sep=, "
+                f"{source}:{number}: expected a comma, a semicolon, a tab or a bar after sep=, "
                 f"got {shorten_line(excel.group(1))}"
             )
-        separators, start, line_of_rows = (excel.group(1),), first[1], first[0] + 1
-        first = below
-    number, start_below, line = first
-    following = [each for *_, each in islice(lines, N_COMPARED)]
-    is_of_names = wanted in ("triplets", "votes")
+        separators, n_above = (excel.group(1),), number
+        number, line = below
+    following = [each for _, each in islice(lines, N_COMPARED)]
+    is_of_labels, is_of_names = wanted == "labels", wanted in ("triplets", "votes")
+    is_tsv = source.lower().endswith(".tsv")
     try:
         for separator in (*separators, None) if is_of_names else separators:
-            layout = _Layout(separator)
+            layout = _Layout(separator, (), n_above, is_of_labels)
             fields = [field.strip() for field in layout.try_to_cut(line)]
             if len(fields) < (1 if separator is None else 2):
                 continue
             # `a b c` between blanks are three images, unless the file says that it is a table.
-            is_text = columns is None if separator is None else separator == "\t"
-            if are_letters(fields) and is_text and not source.lower().endswith(".tsv"):
-                continue
-            if _is_heading(fields, wanted, columns, map(layout.try_to_cut, following)):
-                return _Layout(separator, tuple(fields), start_below, number + 1)
-        if not is_of_names:
-            separator = next((each for each in separators if each in line), None)
-            if separator is None or wanted == "labels":
-                return _Layout(separator, (), start, line_of_rows)
-            fields = split_csv_line(line, separator)
-            return _Layout(separator, tuple(fields), start_below, number + 1)
-        layout = _layout_by_position(line, source, separators, HEADLESS[wanted])
-        if wanted == "triplets" and not _are_numbers(columns):
-            _check_first_row(layout, line, following)
+            with_letters = columns is not None if separator is None else separator != "\t" or is_tsv
+            below = map(layout.try_to_cut, following)
+            if is_heading(fields, below, wanted, columns, with_letters=with_letters):
+                return replace(layout, fields=tuple(fields), n_above=number)
+        if is_of_names:
+            separator = _separator_by_position(line, source, separators, FORMS[wanted].headless)
+            layout = _Layout(separator, (), n_above)
+            if wanted == "triplets" and not _are_numbers(columns):
+                _check_first_row(layout, line, following)
+            return layout
+        separator = next((each for each in separators if each in line), None)
+        layout = _Layout(separator, (), n_above, is_of_labels)
+        if separator is None or is_of_labels:
+            return layout
+        return replace(layout, fields=tuple(layout.cut(line)), n_above=number)
     except ValueError as error:
         raise TripletFileError(f"{source}:{number}: {error}") from error
-    return _Layout(layout.separator, (), start, line_of_rows)
+
+
+def _are_numbers(columns: Mapping[str, str] | None) -> bool:
+    return columns is not None and all(str(text).isdecimal() for text in columns.values())
 
 
 def _check_first_row(layout: _Layout, line: str, following: Sequence[str]) -> None:
     """Refuse a first row that looks like a heading but is none that is known."""
     fields = layout.try_to_cut(line)
-    if len(fields) >= 3 and resembles_heading(fields, list(map(layout.try_to_cut, following))):
+    if len(fields) >= 3 and resembles_heading(fields, map(layout.try_to_cut, following)):
         escape = "anchor first second".replace(" ", layout.separator or " ")
         raise ValueError(
             "expected a heading with anchor,positive,negative; a,b,c; query,first,second, or names "
@@ -242,37 +298,9 @@ def _check_first_row(layout: _Layout, line: str, following: Sequence[str]) -> No
         )
 
 
-def _are_numbers(columns: Mapping[str, str] | None) -> bool:
-    return columns is not None and all(str(text).isdecimal() for text in columns.values())
-
-
-def _is_heading(
-    fields: Sequence[str],
-    wanted: Wanted,
-    columns: Mapping[str, str] | None,
-    below: Iterable[Sequence[str]],
-) -> bool:
-    if columns and not _are_numbers(columns):
-        known = {field.lower() for field in fields}
-        return any(str(text).strip().lower() in known for text in columns.values())
-    if wanted == "labels":
-        return find_labels(fields) is not None
-    # Images called a, b and c beside a number are a row.
-    may_be_row = wanted == "votes" or bool(columns)
-    if may_be_row and not math.isnan(parse_number(fields[-1])):
-        return False
-    if find_roles(fields, wanted) is None:
-        return False
-    # Names of images come again below; those of columns hardly do, but for single letters.
-    words = {field.lower() for field in fields}
-    if columns or len(fields) != 3 or are_letters(fields) or words in _CLEAR:
-        return True
-    return not {text for row in below for text in row} & set(fields)
-
-
-def _layout_by_position(
+def _separator_by_position(
     line: str, source: str, separators: Sequence[str], widths: Collection[int]
-) -> _Layout:
+) -> str | None:
     texts = _Layout().try_to_cut(line)
     for separator in separators:
         # `a; b; c` is cut at blanks, too, but means what stands before them.
@@ -280,10 +308,10 @@ def _layout_by_position(
         n_fields = len(_Layout(separator).try_to_cut(line))
         if n_fields in widths:
             if not is_text or source.lower().endswith(_SUFFIXES[separator]):
-                return _Layout(separator)
+                return separator
         elif n_fields > 3 and not is_text and separator != "\t":
-            return _Layout(separator)
-    return _Layout()
+            return separator
+    return None
 
 
 def _cut_plain(text: bytes, source: str, widths: Collection[int]) -> FileTable | None:
@@ -320,13 +348,11 @@ def _table_of_answers(text: bytes, source: str) -> FileTable:
     if texts == [""]:
         raise TripletFileError(f"{source}: expected answers, one a line, got an empty file")
     heading = texts[0].strip('"')
-    columns = (heading,) if find_answers([heading], set()) else ()
+    columns = (heading,) if find_roles([heading], "truth") else ()
     cells = _objects(texts[len(columns) :])
     lines = np.arange(len(columns) + 1, len(texts) + 1)
-    problems = [
-        LineProblem(int(line), "expected 0 or 1, got a blank line; every row needs its own")
-        for line in lines[cells == ""]
-    ]
+    said = "expected 0 or 1, got a blank line; every row needs its own"
+    problems = dict.fromkeys(lines[cells == ""].tolist(), said)
     return FileTable(columns, (cells[cells != ""],), lines[cells != ""], source, problems)
 
 
@@ -339,9 +365,8 @@ def _cut_lines(
     there are any; `expected` is what such a line is, for messages.
     """
     n_columns = len(layout.fields)
-    numbers: list[int] = []
-    rows: list[list[str]] = []
-    problems: list[LineProblem] = []
+    rows: dict[int, list[str]] = {}
+    problems: dict[int, str] = {}
     for number, line in _whole_lines(text, layout):
         try:
             fields = layout.cut(line)
@@ -359,26 +384,25 @@ def _cut_lines(
                     f"({shorten_line(line)})"
                 )
         except ValueError as error:
-            problems.append(LineProblem(number, str(error)))
+            problems[number] = str(error)
             continue
-        numbers.append(number)
-        rows.append(fields)
-    cells = tuple(map(_objects, zip(*rows, strict=True))) if rows else ()
+        rows[number] = fields
+    cells = tuple(map(_objects, zip(*rows.values(), strict=True)))
     cells = cells or tuple(_objects([]) for _ in range(n_columns))
-    return FileTable(layout.fields, cells, np.array(numbers, dtype=np.int64), source, problems)
+    return FileTable(layout.fields, cells, np.array(list(rows), dtype=np.int64), source, problems)
 
 
 def _whole_lines(text: bytes, layout: _Layout) -> Iterator[tuple[int, str]]:
     """Yield number and text of each line; of a CSV those that a quoted field joins as one."""
-    lines = text[layout.start :].decode().split("\n")
-    at = 0
+    lines = text.decode().split("\n")
+    at = layout.n_above
     while at < len(lines):
         end = at + 1
         if layout.separator is not None and lines[at].count('"') % 2:
             last = min(len(lines), at + _MOST_LINES)
             closing = (n for n in range(end, last) if lines[n].count('"') % 2)
             end = next(closing, at) + 1
-        yield layout.line + at, "\n".join(lines[at:end])
+        yield at + 1, "\n".join(lines[at:end])
         at = end
 
 
@@ -452,7 +476,7 @@ def _table_of_json(data: bytes, source: str, wanted: Wanted) -> FileTable:
             value = [value]
     if not isinstance(value, list):
         raise TripletFileError(f"{source}: expected JSON rows, got {shorten_line(str(value))}")
-    return _table_of_rows(list(range(1, len(value) + 1)), value, [], source)
+    return _table_of_rows(dict(enumerate(value, 1)), {}, source)
 
 
 def _split_lists(columns: dict[str, Any]) -> dict[str, Any]:
@@ -483,44 +507,38 @@ def _frame_of_coco(value: dict[str, Any], source: str) -> pd.DataFrame:
     return pd.DataFrame(pairs, columns=["name", "label"])
 
 
-def _json_lines(data: bytes) -> tuple[list[int], list[Any], list[LineProblem]]:
-    numbers: list[int] = []
-    rows: list[Any] = []
-    problems: list[LineProblem] = []
+def _json_lines(data: bytes) -> tuple[dict[int, Any], dict[int, str]]:
+    """Return the values by their lines, and what is wrong with other lines."""
+    rows: dict[int, Any] = {}
+    problems: dict[int, str] = {}
     for number, line in enumerate(data.decode().split("\n"), 1):
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
-            numbers.append(number)
+            rows[number] = json.loads(line)
         except ValueError:
-            message = f"expected a JSON object a line, got {shorten_line(line)}"
-            problems.append(LineProblem(number, message))
-    return numbers, rows, problems
+            problems[number] = f"expected a JSON object a line, got {shorten_line(line)}"
+    return rows, problems
 
 
-def _table_of_rows(
-    numbers: list[int], rows: list[Any], problems: list[LineProblem], source: str
-) -> FileTable:
+def _table_of_rows(rows: dict[int, Any], problems: dict[int, str], source: str) -> FileTable:
     """Return the table of objects by name, or of lists."""
-    kind = list if rows and all(isinstance(row, list) for row in rows) else dict
-    kept = [(number, row) for number, row in zip(numbers, rows, strict=True) if type(row) is kind]
-    problems += [
-        LineProblem(number, f"expected a JSON object, got {shorten_line(json.dumps(row))}")
-        for number, row in zip(numbers, rows, strict=True)
-        if type(row) is not kind
-    ]
-    if kind is list and len(widths := sorted({len(row) for row in rows})) > 1:
+    kind = list if rows and all(isinstance(row, list) for row in rows.values()) else dict
+    kept = {number: row for number, row in rows.items() if type(row) is kind}
+    problems |= {
+        number: f"expected a JSON object, got {shorten_line(json.dumps(row))}"
+        for number, row in rows.items()
+        if number not in kept
+    }
+    if kind is list and len(widths := sorted({len(row) for row in rows.values()})) > 1:
         raise TripletFileError(f"{source}: expected rows of one length, got {widths}")
-    problems.sort(key=lambda problem: problem.line)
-    if not any(row for _, row in kept):
+    if not any(kept.values()):
         raise TripletFileError(
-            describe_problems(list(place_problems(problems, source)))
+            describe_problems(place_problems(problems, source))
             or f"{source}: expected rows of columns, got none"
         )
-    table = _table_of_frame(pd.DataFrame([row for _, row in kept], dtype=object), source)
-    lines = np.array([number for number, _ in kept], dtype=np.int64)
-    return replace(table, lines=lines, problems=problems)
+    table = _table_of_frame(pd.DataFrame(list(kept.values()), dtype=object), source)
+    return replace(table, lines=np.array(list(kept), dtype=np.int64), problems=problems)
 
 
 def _as_text(value: Any) -> str:

@@ -1,21 +1,38 @@
-"""Text files as people and programs write them: bytes in, UTF-8 with `\\n` out, or a refusal."""
+"""Text as people and programs write it: read as UTF-8 with `\\n`, and written to be read back.
+
+A spreadsheet takes a field such as `=cmd|...` or `@SUM(A1)` for a formula, whoever wrote it, and
+quotes do not keep it from that. Names of images may come from strangers, so every CSV that is
+written here puts an apostrophe before a text that a spreadsheet would run, and every CSV that is
+read here takes it off again. Triplet files of blanks, Parquet and NPZ files and labels of one 0
+or 1 a line hold names, if any, as they are.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tripletkit.data.names import unguard_formula
 from tripletkit.data.outputs import note_input
-from tripletkit.errors import TripletFileError
+from tripletkit.errors import ImageNameError, TripletFileError
 
 # Three paths as long as Linux allows, each in quotes that are doubled, fill a fifth of it. A longer
 # line is a quote left open or no text at all, and cutting it would take a multiple of its size.
 MAX_LINE_BYTES = 1 << 17
+CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029]")
+# Unquoted, these look like a blank to a person and like part of a name to a program.
+ODD_BLANK = re.compile(r"[^\S \t]")
+# Bytes of a file name that are not UTF-8 are surrogates in Python.
+_UNENCODABLE = re.compile("[\ud800-\udfff]")
+# Apostrophes and blanks may stand before: so a guarded text is of this form too, and one apostrophe
+# more or less is all that guarding does.
+_FORMULA = re.compile(r"['\s]*[=+\-@＝＋－＠]|'*[\t\r\n]")
+# What `float` takes beyond this, such as 1_0 or digits of other scripts, is a slip or a trick.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -73,20 +90,9 @@ def check_text(data: bytes, name: str) -> bytes:
     return data
 
 
-def content_lines(data: bytes) -> Iterator[tuple[int, int, str]]:
-    """Yield the lines that hold something, neither blank nor a `#` comment.
-
-    Each as its number, counted from 1; where the next line starts, in bytes; its text.
-    """
-    start, number = 0, 0
-    while start < len(data):
-        number += 1
-        end = data.find(b"\n", start)
-        end = len(data) if end < 0 else end
-        line = data[start:end].decode()
-        start = end + 1
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, start, line
+def read_text(source: Path | BinaryIO) -> str:
+    """Return a whole text file; see `check_text`."""
+    return check_text(*read_bytes(source)).decode()
 
 
 def _check_line_lengths(data: bytes, name: str) -> None:
@@ -106,72 +112,6 @@ def _check_line_lengths(data: bytes, name: str) -> None:
         start = end + 1
 
 
-SEPARATORS = (",", ";", "\t", "|")
-
-_TOKEN = re.compile(r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"(?=[ \t]|\Z)|(#.*)|([^ \t"#][^ \t]*))')
-_FIELDS = {
-    separator: re.compile(
-        r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"[ \t]*+|([^"SEP][^"SEP]*+|))(?=SEP|\Z)'.replace(
-            "SEP", re.escape(separator)
-        ).replace("[ \\t]*+", "[ ]*+" if separator == "\t" else "[ \\t]*+")
-    )
-    for separator in SEPARATORS
-}
-# Unquoted, these look like a blank to a person and like part of a name to a program.
-_ODD_BLANK = re.compile(r"[^\S \t]")
-_CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029]")
-# What `float` takes beyond this, such as 1_0 or digits of other scripts, is a slip or a trick.
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_SHOWN_CHARACTERS = 60
-
-
-def split_line(line: str) -> list[str]:
-    """Return the fields of a line that blanks or tabs separate, a comment left out."""
-    names: list[str] = []
-    position, end = 0, len(line.rstrip(" \t"))
-    while position < end:
-        match = _TOKEN.match(line, position, end)
-        if match is None:
-            raise ValueError(
-                f'expected a closing quote (") before a blank, got {shorten_line(line)}'
-            )
-        quoted, comment, plain = match.groups()
-        position = match.end()
-        if comment is not None:
-            break
-        if plain is not None:
-            _check_plain(plain, line)
-            names.append(plain)
-        else:
-            names.append(quoted.replace('""', '"'))
-    return names
-
-
-def split_csv_line(line: str, separator: str = ",") -> list[str]:
-    """Return the fields of a CSV row, which one of `SEPARATORS` separates.
-
-    Blanks around a field belong to the layout unless they are in quotes. What guards a field
-    from being taken for a formula is taken off; see `names.guard_formula`.
-
-    Example:
-        >>> split_csv_line('a, "b, c" ,d e')
-        ['a', 'b, c', 'd e']
-    """
-    if '"' not in line:
-        return [unguard_formula(field.strip(" \t")) for field in line.split(separator)]
-    fields = []
-    pattern, position = _FIELDS[separator], 0
-    while position <= len(line):
-        match = pattern.match(line, position)
-        if match is None:
-            raise ValueError(f"expected a CSV row with each quote closed, got {shorten_line(line)}")
-        quoted, plain = match.groups()
-        field = plain.rstrip(" \t") if quoted is None else quoted.replace('""', '"')
-        fields.append(unguard_formula(field))
-        position = match.end() + 1
-    return fields
-
-
 def parse_number(text: str) -> float:
     """Return a number written in plain ASCII, or NaN for anything else.
 
@@ -186,26 +126,55 @@ def parse_number(text: str) -> float:
 def shorten_line(line: str) -> str:
     """Return a line as messages show it: quoted, short, nothing invisible in it."""
     short = line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + "..."
-    return ascii(short) if _CONTROL.search(short) or _ODD_BLANK.search(short) else f'"{short}"'
+    return ascii(short) if CONTROL.search(short) or ODD_BLANK.search(short) else f'"{short}"'
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that no image can have; raises `ValueError`."""
-    if not name:
-        raise ValueError("expected an image name, got an empty one")
-    if control := _CONTROL.search(name):
-        code = f"U+{ord(control.group()):04X}"
-        raise ValueError(f"expected an image name, got one with the control character {code}")
+def check_encodable(names: Iterable[str], where: str) -> None:
+    """Refuse names with bytes that are no text, before the work whose output cannot hold them."""
+    for name in names:
+        if _UNENCODABLE.search(name):
+            raise ImageNameError(
+                f"{where}: expected names in UTF-8, got {name!r}; rename the file, or leave it out"
+            )
 
 
-def _check_plain(name: str, line: str) -> None:
-    if odd := _ODD_BLANK.search(name):
-        raise ValueError(
-            f"expected spaces or tabs between names, got the blank U+{ord(odd.group()):04X} "
-            f"in {shorten_line(line)}"
+def quote_name(name: str) -> str:
+    """Return a name as it must stand in a triplet file; refuse one that no such file can hold."""
+    if not name or CONTROL.search(name) or _UNENCODABLE.search(name):
+        raise TripletFileError(
+            f"expected a name that a line of text can hold, got {name!r}; rename the image"
         )
-    if name.startswith(",") or name.endswith(","):
-        raise ValueError(
-            f"expected names separated by blanks as in the lines before, got commas in "
-            f"{shorten_line(line)}"
-        )
+    if re.search(r'[\s",;]', name) or name.startswith("#"):
+        return _quote(name)
+    return name
+
+
+def quote_csv_field(text: str) -> str:
+    """Return a text as a field of a CSV: no formula, quoted where a reader would cut or lose it.
+
+    Example:
+        >>> quote_csv_field("a,b.jpg"), quote_csv_field("=1+2.jpg")
+        ('"a,b.jpg"', "'=1+2.jpg")
+    """
+    text = guard_formula(text)
+    if re.search(r'[,;"\t\r\n]', text) or text != text.strip() or text.startswith("#"):
+        return _quote(text)
+    return text
+
+
+def guard_formula(text: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would take for a formula.
+
+    Reference:
+        OWASP. CSV Injection. https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return "'" + text if _FORMULA.match(text) else text
+
+
+def unguard_formula(text: str) -> str:
+    """Return what `guard_formula` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text, 1) else text
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'

@@ -9,8 +9,7 @@ import numpy as np
 from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.data.splits.policies import split_triplets
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes
+from tripletkit.data.triplets import Triplets, Votes
 from tripletkit.errors import TripletFileError
 
 # Drawn from class labels: so many are gone through in seconds. Those for validation need only be
@@ -50,6 +49,78 @@ class TrainingSet:
     n_tied: int = 0
     scored_lines: np.ndarray | None = None
     groups: np.ndarray | None = None
+
+    @classmethod
+    def divide(
+        cls,
+        triplets: Triplets,
+        by: str,
+        val_fraction: float,
+        seed: int,
+        votes: Votes | None = None,
+        groups: np.ndarray | None = None,
+    ) -> TrainingSet:
+        """Set part of the triplets apart for validation; for a `val_fraction` of 0 none."""
+        usable, votes, n_degenerate = _leave_out_degenerate(triplets, votes)
+        if val_fraction == 0:
+            train_rows, val_rows = np.arange(len(usable)), np.arange(0)
+            by, n_dropped = _NO_SPLIT, 0
+        else:
+            split = split_triplets(usable, by, val_fraction, seed, groups)
+            train_rows, val_rows = split.train_rows, split.val_rows
+            n_dropped = len(split.dropped_rows)
+        return cls(
+            usable.take(train_rows),
+            usable.take(val_rows),
+            by,
+            n_dropped,
+            n_degenerate,
+            train_votes=None if votes is None else votes.take(train_rows),
+            val_votes=None if votes is None else votes.take(val_rows),
+            groups=groups,
+        )
+
+    @classmethod
+    def join(
+        cls,
+        triplets: Triplets,
+        val: Triplets,
+        votes: Votes | None = None,
+        val_votes: Votes | None = None,
+    ) -> TrainingSet:
+        """Take validation triplets from a file of their own, over the same names."""
+        train, votes, n_train = _leave_out_degenerate(triplets, votes)
+        val, val_votes, n_val = _leave_out_degenerate(val, val_votes)
+        return cls(train, val, BY_FILE, 0, n_train + n_val, train_votes=votes, val_votes=val_votes)
+
+    @classmethod
+    def draw(
+        cls,
+        names: list[str],
+        labels: ImageLabels,
+        is_held_out: np.ndarray,
+        images: np.ndarray,
+        source: str,
+        seed: int,
+    ) -> TrainingSet:
+        """Draw triplets from class labels; for validation of held-out images, a mask of names.
+
+        `images` are the indices of the names to use, one for each image.
+        """
+        parts: list[Triplets] = []
+        for is_here, most in (
+            (~is_held_out, _MAX_DRAWN_TRIPLETS),
+            (is_held_out, _MAX_DRAWN_VAL_TRIPLETS),
+        ):
+            here = images[is_here[images] & (labels.of_image[images] != NO_LABEL)]
+            rows = np.empty((0, 3), dtype=np.int32)
+            if len(here) or not parts:
+                count = min(most, _TRIPLETS_PER_IMAGE * len(here))
+                rows = draw_triplets(labels.of_image, count=count, seed=seed, images=here)
+            parts.append(Triplets(names, rows, np.arange(1, len(rows) + 1), source))
+        by = "class" if is_held_out.any() else _NO_SPLIT
+        train, val = parts
+        return cls(train, val, by, 0, 0, labels)
 
     @property
     def is_scored(self) -> np.ndarray | None:
@@ -98,93 +169,6 @@ class TrainingSet:
             train_votes=None if self.train_votes is None else self.train_votes.take(is_train),
             val_votes=None if self.val_votes is None else self.val_votes.take(is_val),
         )
-
-
-def share_names(triplets: Triplets, val: Triplets) -> tuple[Triplets, Triplets]:
-    """Return both over one list of names, those of the first before those only in the other."""
-    index_of = {name: index for index, name in enumerate(triplets.names)}
-    of_val = np.array([index_of.setdefault(name, len(index_of)) for name in val.names])
-    names = list(index_of)
-    val_rows = of_val[val.rows].astype(np.int32)
-    return replace(triplets, names=names), replace(val, names=names, rows=val_rows)
-
-
-def places_of_names(triplets: Triplets, val: Triplets) -> list[str]:
-    """Return where each of the shared names was read: in the first file, else in the other."""
-    of_train, of_val = triplets.first_places(), val.first_places()
-    is_in_train = np.zeros(len(triplets.names), dtype=bool)
-    is_in_train[triplets.rows] = True
-    return [of_train[i] if is_in_train[i] else of_val[i] for i in range(len(triplets.names))]
-
-
-def divide_training_set(
-    triplets: Triplets,
-    by: str,
-    val_fraction: float,
-    seed: int,
-    votes: Votes | None = None,
-    groups: np.ndarray | None = None,
-) -> TrainingSet:
-    """Set part of the triplets apart for validation; for a `val_fraction` of 0 none."""
-    usable, votes, n_degenerate = _leave_out_degenerate(triplets, votes)
-    if val_fraction == 0:
-        train_rows, val_rows = np.arange(len(usable)), np.arange(0)
-        by, n_dropped = _NO_SPLIT, 0
-    else:
-        split = split_triplets(usable, by, val_fraction, seed, groups)
-        train_rows, val_rows, n_dropped = split.train_rows, split.val_rows, len(split.dropped_rows)
-    return TrainingSet(
-        usable.take(train_rows),
-        usable.take(val_rows),
-        by,
-        n_dropped,
-        n_degenerate,
-        train_votes=None if votes is None else votes.take(train_rows),
-        val_votes=None if votes is None else votes.take(val_rows),
-        groups=groups,
-    )
-
-
-def join_training_set(
-    triplets: Triplets,
-    val: Triplets,
-    votes: Votes | None = None,
-    val_votes: Votes | None = None,
-) -> TrainingSet:
-    """Take validation triplets from a file of their own, over the same names (`share_names`)."""
-    train, votes, n_train = _leave_out_degenerate(triplets, votes)
-    val, val_votes, n_val = _leave_out_degenerate(val, val_votes)
-    return TrainingSet(
-        train, val, BY_FILE, 0, n_train + n_val, train_votes=votes, val_votes=val_votes
-    )
-
-
-def draw_training_set(
-    names: list[str],
-    labels: ImageLabels,
-    is_held_out: np.ndarray,
-    images: np.ndarray,
-    source: str,
-    seed: int,
-) -> TrainingSet:
-    """Draw triplets from class labels, for training and from the held-out images, a mask of names.
-
-    `images` are the indices of the names to use, one for each image.
-    """
-    parts: list[Triplets] = []
-    for is_here, most in (
-        (~is_held_out, _MAX_DRAWN_TRIPLETS),
-        (is_held_out, _MAX_DRAWN_VAL_TRIPLETS),
-    ):
-        here = images[is_here[images] & (labels.of_image[images] != NO_LABEL)]
-        rows = np.empty((0, 3), dtype=np.int32)
-        if len(here) or not parts:
-            count = min(most, _TRIPLETS_PER_IMAGE * len(here))
-            rows = draw_triplets(labels.of_image, count=count, seed=seed, images=here)
-        parts.append(Triplets(names, rows, np.arange(1, len(rows) + 1), source))
-    by = "class" if is_held_out.any() else _NO_SPLIT
-    train, val = parts
-    return TrainingSet(train, val, by, 0, 0, labels)
 
 
 def _leave_out_degenerate(

@@ -6,7 +6,7 @@ with the heading `a,b,c,prediction,margin`, and one 0 or 1 a line.
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,9 +16,7 @@ from typing import Any, BinaryIO, Literal, TextIO, cast, get_args
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.columns import UNDECIDED
-from tripletkit.data.judgement_tables import open_rows
-from tripletkit.data.names import quote_csv_field
+from tripletkit.data.judgement_tables import UNDECIDED, open_rows
 from tripletkit.data.outputs import (
     Destination,
     Outputs,
@@ -26,13 +24,11 @@ from tripletkit.data.outputs import (
     open_output,
     recorded_form,
 )
-from tripletkit.data.tables import FileTable, LineProblem, place_problems
-from tripletkit.data.text_files import parse_number, shorten_line
+from tripletkit.data.tables import FileTable, place_problems
+from tripletkit.data.text_files import parse_number, quote_csv_field, shorten_line
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError, describe_problems
 from tripletkit.results import Result, Section, show_head
-
-logger = logging.getLogger("tripletkit")
 
 AnswerFormat = Literal["csv", "labels"]
 
@@ -136,17 +132,20 @@ class Answers(Result):
         return np.zeros(len(self), bool) if self.margins is None else np.isnan(self.margins)
 
 
-def read_answers(source: Path | BinaryIO) -> Answers:
-    """Read an answer file of either form, from a path or an open binary file.
+@as_one_run
+def read_answers(source: str | os.PathLike[str] | BinaryIO) -> Answers:
+    """Read an answer file: a CSV with the column prediction, or one 0 or 1 a line.
 
-    A CSV needs the column `prediction`; `margin`, and `a`, `b`, `c` together, may be missing. Other
-    columns are passed over. What guards a name from being taken for a formula is taken off.
-
+    Args:
+        source: a path, or an open binary file. Of a CSV the columns `margin`, and `a`, `b`, `c`
+            together, may be missing; others are passed over.
+    Returns:
+        `Answers`, with the questions and margins that the file holds.
     Raises:
-        AnswerFileError: if it is no such file. The message holds the first ten problems as
-            `file:line: expected ..., got ...` and their number.
+        AnswerFileError: if it is no such file, with the first ten problems and their number.
     """
-    read, _ = open_rows(source, "answers")
+    given = Path(source) if isinstance(source, str | os.PathLike) else source
+    read = open_rows(given, "answers")
     if read.labels is None:
         raise AnswerFileError(f"{read.source}: expected answers, got none")
     table = read.table
@@ -156,8 +155,6 @@ def read_answers(source: Path | BinaryIO) -> Answers:
     margins = None
     if "margin" in headings:
         margins = _read_margins(table, headings.index("margin"))
-    for note in read.notes:
-        logger.info("%s: %s.", read.source, note)
     return Answers(read.labels, margins, read.triplets, read.source, read.column)
 
 
@@ -165,15 +162,13 @@ def _read_margins(table: FileTable, column: int) -> np.ndarray:
     """Return `(n_rows,)` float64, NaN where there is none."""
     texts = table.texts(column)
     margins = np.array([parse_number(text) for text in texts], dtype=np.float64)
-    problems = [
-        LineProblem(
-            int(table.lines[row]),
-            f"expected a number or nothing as margin, got {shorten_line(texts[row])}",
-        )
+    problems = {
+        int(table.lines[row]): f"expected a number or nothing as margin, got "
+        f"{shorten_line(texts[row])}"
         for row in np.flatnonzero(~np.isfinite(margins) & (texts != ""))
-    ]
+    }
     if problems:
-        raise AnswerFileError(describe_problems(list(place_problems(problems, table.source))))
+        raise AnswerFileError(describe_problems(place_problems(problems, table.source)))
     return margins
 
 

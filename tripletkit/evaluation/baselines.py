@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.data.questions import make_pair_graph
+from tripletkit.data.questions import PairGraph
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.intervals import Interval, wilson_interval
@@ -210,7 +210,7 @@ at an image (pair memory: 0.993): split by image before believing it.
 
 
 def _pair_margins(train_rows: np.ndarray, val_rows: np.ndarray, n_names: int) -> np.ndarray:
-    graph = make_pair_graph(np.concatenate([train_rows, val_rows]), n_names)
+    graph = PairGraph.of(np.concatenate([train_rows, val_rows]), n_names)
     n_train, n_pairs = len(train_rows), len(graph.pairs)
     votes = np.bincount(graph.near[:n_train], minlength=n_pairs)
     votes -= np.bincount(graph.far[:n_train], minlength=n_pairs)

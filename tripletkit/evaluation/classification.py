@@ -14,8 +14,8 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from tripletkit import defaults
-from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import Destination, csv_form, open_output
+from tripletkit.data.text_files import guard_formula
 from tripletkit.errors import LabelFileError
 from tripletkit.evaluation.intervals import (
     Interval,

@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import Destination, open_output
+from tripletkit.data.text_files import guard_formula
 from tripletkit.data.triplets import Triplets, Truth
 from tripletkit.errors import DataWarning, caution
 from tripletkit.evaluation.answer_checks import check_same_questions

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.judgements import Judgements, find_questions
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes
+from tripletkit.data.judgements import Judgements
+from tripletkit.data.triplets import Triplets, Votes
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, image_interval, show_interval
@@ -337,7 +336,7 @@ def take_random_share(
         check_same_length(answers, len(judgements), source)
         asked = judgements.triplets
     answers = replace(answers, triplets=asked)
-    found, is_turned = find_questions(asked, judgements)
+    found, is_turned = judgements.find(asked)
     is_scored = (found >= 0) & is_random[found]
     if not is_scored.any():
         raise AnswerFileError(

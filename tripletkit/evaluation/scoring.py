@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.questions import Questions, group_questions
-from tripletkit.data.votes import Votes
+from tripletkit.data.questions import Questions
+from tripletkit.data.triplets import Votes
 from tripletkit.errors import (
     AnswerFileError,
     DataWarning,
@@ -70,7 +70,7 @@ def check_consistency(answers: Answers, rows: np.ndarray) -> Consistency:
     first, second = rows[:, 1], rows[:, 2]
     decided = np.flatnonzero(~answers.is_tie & ~answers.is_undecidable & (first != second))
     rows = rows[decided]
-    questions = group_questions(rows, int(rows.max(initial=-1)) + 1)
+    questions = Questions.of(rows, int(rows.max(initial=-1)) + 1)
     answered = answers.predictions[decided].astype(bool)
     is_split = _has_both(answered ^ questions.is_mirrored, questions)
     is_both_ways = questions.is_both_ways
@@ -425,7 +425,7 @@ def score_answers(
         keep(is_decided)
     n_repeats = None
     if rows is not None:
-        is_repeat = group_questions(rows, int(rows.max()) + 1).repeats()
+        is_repeat = Questions.of(rows, int(rows.max()) + 1).repeats()
         n_repeats = int(is_repeat.sum())
         if unique:
             keep(~is_repeat)

@@ -10,8 +10,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.training_set import TrainingSet
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes
+from tripletkit.data.triplets import Triplets, Votes
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import (
     DataWarning,

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.images import Images, open_images
-from tripletkit.data.names import unguard_formula
 from tripletkit.data.outputs import note_input
+from tripletkit.data.text_files import unguard_formula
 from tripletkit.errors import FeatureFileError, MissingExtraError
 from tripletkit.features.feature_dataset import (
     DatasetRows,

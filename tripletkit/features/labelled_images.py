@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.data.images import Images
-from tripletkit.data.labels import NO_LABEL, ImageLabels, LabelsLike, open_labels
+from tripletkit.data.labels import NO_LABEL, ImageLabels, LabelsLike, read_labels
 from tripletkit.errors import MAX_SHOWN, shorten_lines
 from tripletkit.features.store import FeatureStore
 
@@ -45,11 +45,11 @@ def read_labelled(
     further: Mapping[str, str | None] | None = None,
     further_source: Path | None = None,
 ) -> LabelledImages:
-    """Read labels, as `open_labels` does, and find their images.
+    """Read labels, as `read_labels` does, and find their images.
 
     `further` are names of more images, read in a file, with labels that `labels` does not have.
     """
-    opened = open_labels(labels, images.folder)
+    opened = read_labels(labels, images.folder)
     label_of: dict[str, str | None] = {**opened}
     places = [opened.record.name] * len(label_of)
     more = {name: label for name, label in (further or {}).items() if name not in label_of}

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import (
     MODEL_RECORD,
     check_parent,
@@ -27,6 +26,7 @@ from tripletkit.data.outputs import (
     note_written,
 )
 from tripletkit.data.questions import hash_questions
+from tripletkit.data.text_files import guard_formula
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.unfinished import end_moves, remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError

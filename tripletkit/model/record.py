@@ -18,7 +18,7 @@ from tripletkit import defaults
 from tripletkit.data.images import ImagePolicy
 from tripletkit.data.text_files import FileRecord
 from tripletkit.data.training_set import TrainingSet
-from tripletkit.data.votes import VotesAs
+from tripletkit.data.triplets import VotesAs
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.classification import MEASURE_TITLES
 from tripletkit.evaluation.intervals import Interval, NoInterval, score_row

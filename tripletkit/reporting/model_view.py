@@ -14,7 +14,7 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.judgements import Judgements, JudgementsLike, TruthLike, open_judgements
+from tripletkit.data.judgements import Judgements, JudgementsLike, TruthLike, read_judgements
 from tripletkit.data.questions import hash_questions
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, TripletFileError
@@ -300,7 +300,7 @@ def _read_triplets(
         path = inputs.triplets and inputs.triplets.path
         logger.info("No `triplets`: taking those of the training, %s.", path)
         return found.without_degenerate()
-    given = open_judgements(triplets, truth=truth)
+    given = read_judgements(triplets, truth=truth)
     if given.truth is None and given.votes is None:
         logger.info("%s: taking every second image for the positive (no `truth`).", given.source)
     return given.decided().triplets

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.names import guard_formula
+from tripletkit.data.text_files import guard_formula
 from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.projections import choose_apart, project_embeddings

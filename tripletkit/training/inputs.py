@@ -13,19 +13,10 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.images import Images
 from tripletkit.data.judgements import Judgements
-from tripletkit.data.labels import label_files, open_labels
+from tripletkit.data.labels import ImageLabels, read_labels
 from tripletkit.data.splits.policies import hold_out_images
-from tripletkit.data.training_set import (
-    BY_FILE,
-    TrainingSet,
-    divide_training_set,
-    draw_training_set,
-    join_training_set,
-    places_of_names,
-    share_names,
-)
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes, VotesAs
+from tripletkit.data.training_set import BY_FILE, TrainingSet
+from tripletkit.data.triplets import Triplets, Votes, VotesAs
 from tripletkit.errors import (
     DataWarning,
     FewTripletsWarning,
@@ -98,21 +89,21 @@ def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> _R
     val = judgements.take(np.arange(0))
     if sources.val is not None:
         val, record = _take_val(sources.val, record)
-    triplets, val_triplets = share_names(judgements.triplets, val.triplets)
+    triplets, val_triplets = judgements.triplets.share_names(val.triplets)
     labels = None
     if sources.labels is not None:
-        labels = open_labels(sources.labels, sources.images.folder)
-    files = sources.images.find(triplets.names, places_of_names(triplets, val_triplets))
+        labels = read_labels(sources.labels, sources.images.folder)
+    files = sources.images.find(triplets.names, triplets.first_places(val_triplets))
     same_as = _merge_same_images(files, store)
     triplets, val_triplets = triplets.merge(same_as), val_triplets.merge(same_as)
     groups = None
     if sources.groups is not None:
-        group_of = open_labels(sources.groups, sources.images.folder)
-        found = label_files(files.names, files.paths, group_of, files.folder)
+        group_of = read_labels(sources.groups, sources.images.folder)
+        found = ImageLabels.of_files(files.names, files.paths, group_of, files.folder)
         groups = found.merge(same_as, files.names).groups()
         record = replace(record, groups=group_of.record)
     if sources.val is not None:
-        data = join_training_set(triplets, val_triplets, judgements.votes, val.votes)
+        data = TrainingSet.join(triplets, val_triplets, judgements.votes, val.votes)
         if n_shared := data.n_shared_images():
             caution(
                 f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
@@ -126,7 +117,7 @@ def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> _R
         record = replace(record, split=data.by, val_fraction=sources.fraction)
     data = data.leave_out_ties(of_training=sources.takes_votes_as != "soft")
     if labels is not None:
-        found = label_files(files.names, files.paths, labels, files.folder)
+        found = ImageLabels.of_files(files.names, files.paths, labels, files.folder)
         data = replace(data, labels=found.merge(same_as, files.names))
         record = replace(record, labels=labels.record)
     return files, data, record
@@ -135,11 +126,11 @@ def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> _R
 def _read_labelled(sources: TrainingSources, seed: int, store: FeatureStore) -> _Read:
     """Draw judgements from labels, holding images of every class out."""
     assert sources.labels is not None
-    labels = open_labels(sources.labels, sources.images.folder)
+    labels = read_labels(sources.labels, sources.images.folder)
     source, record = labels.record.name, InputsRecord(None, labels.record)
     val, val_labels = None, {}
     if sources.val_labels is not None:
-        opened = open_labels(sources.val_labels, sources.images.folder)
+        opened = read_labels(sources.val_labels, sources.images.folder)
         val_labels, record = opened.of_name, replace(record, val_labels=opened.record)
     elif sources.val is None and not sources.is_split_chosen:
         val_labels = labels.parts["val"]
@@ -171,9 +162,9 @@ def _read_labelled(sources: TrainingSources, seed: int, store: FeatureStore) -> 
             lambda fraction: hold_out_images(classes.of_image, fraction, seed, found.images),
         )
         record = replace(record, val_fraction=sources.fraction)
-    data = draw_training_set(list(names), classes, is_held_out, found.images, source, seed)
+    data = TrainingSet.draw(list(names), classes, is_held_out, found.images, source, seed)
     if val is not None:
-        data = replace(join_training_set(data.train, val), labels=classes)
+        data = replace(TrainingSet.join(data.train, val), labels=classes)
     logger.info(
         "%s: %s classes; drew %s triplets of %s images.",
         source,
@@ -271,7 +262,7 @@ def _divide(
     by = sources.split or defaults.SPLIT_POLICIES[0]
     data = _set_apart(
         sources,
-        lambda fraction: divide_training_set(triplets, by, fraction, seed, votes, groups),
+        lambda fraction: TrainingSet.divide(triplets, by, fraction, seed, votes, groups),
     )
     if by == "random" and sources.fraction:
         caution(

@@ -16,13 +16,12 @@ from tripletkit.data.judgements import (
     JudgementsLike,
     TruthLike,
     find_unchanged,
-    open_judgements,
+    read_judgements,
     reopen_judgements,
 )
-from tripletkit.data.labels import LabelsLike, open_labels
+from tripletkit.data.labels import LabelsLike, read_labels
 from tripletkit.data.text_files import FileRecord
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import VotesAs, VotesLike
+from tripletkit.data.triplets import Triplets, VotesAs, VotesLike
 from tripletkit.errors import ModelFolderError, SettingsError
 from tripletkit.features.backbones import AUTO, BACKBONES, get_backbone
 from tripletkit.features.encoder import Encoder, open_encoder
@@ -518,7 +517,7 @@ def open_sources(
     val_votes: VotesLike | None = None,
     **others: Any,
 ) -> TrainingSources:
-    """Open the judgements that are given, as `open_judgements` does, and return them with all
+    """Open the judgements that are given, as `read_judgements` does, and return them with all
     other sources."""
     if triplets is None and votes is not None:
         raise SettingsError("triplets", "Votes are on the rows of a triplet file: give `triplets`.")
@@ -534,9 +533,9 @@ def open_sources(
         raise SettingsError("triplets", "`val_votes` goes with `triplets`.")
     judgements = of_val = None
     if triplets is not None:
-        judgements = open_judgements(triplets, names=names, votes=votes)
+        judgements = read_judgements(triplets, names=names, votes=votes)
     if val is not None:
-        of_val = open_judgements(val, names=names, votes=val_votes, truth=val_truth, prefix="val_")
+        of_val = read_judgements(val, names=names, votes=val_votes, truth=val_truth)
     return TrainingSources(judgements=judgements, val=of_val, **others)
 
 
@@ -603,7 +602,7 @@ def _reopen_sources(
         recorded = getattr(inputs, name)
         if files.get(name) and (columns := dict(recorded.read_as).get("columns")):
             where = None if record.images is None else Path(record.images)
-            files[name] = open_labels(files[name], where, columns=json.loads(columns))
+            files[name] = read_labels(files[name], where, columns=json.loads(columns))
     votes = inputs.votes
     return open_sources(
         images=open_images(record.images, **inputs.policy),
@@ -626,12 +625,7 @@ def _reopen(name: str, recorded: FileRecord | None, place: Path) -> Judgements |
     """Read judgements as they were read for the training: columns, names, swapped, left out."""
     if recorded is None or _find(name, recorded, place) is None:
         return None
-    if (found := reopen_judgements(recorded)) is None:
-        raise ModelFolderError(
-            f"{recorded.name}: {place} was trained with it (`{name}`), read in a way that is no "
-            "more. Train anew."
-        )
-    return found
+    return reopen_judgements(recorded)
 
 
 def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:

@@ -21,7 +21,7 @@ from tripletkit import defaults
 from tripletkit.data.images import Images
 from tripletkit.data.labels import ImageLabels
 from tripletkit.data.training_set import TrainingSet
-from tripletkit.data.votes import VotesAs, make_loss_weights
+from tripletkit.data.triplets import VotesAs, make_loss_weights
 from tripletkit.evaluation.pooled import CandidateWorth, RecipeWorth
 from tripletkit.evaluation.scoring import Score
 from tripletkit.features.encoder import Collection, Encoder

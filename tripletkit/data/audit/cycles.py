@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.questions import edges, make_pair_graph
+from tripletkit.data.questions import PairGraph, edges
 
 
 class Cycles(NamedTuple):
@@ -32,7 +32,7 @@ def find_distance_cycles(rows: np.ndarray, n_names: int, n_examples: int) -> Cyc
 
     Distance is symmetric, so these too contradict each other, for every way of measuring.
     """
-    graph = make_pair_graph(rows, n_names)
+    graph = PairGraph.of(rows, n_names)
     return _find(graph.near, graph.far, len(graph.pairs), n_examples)
 
 

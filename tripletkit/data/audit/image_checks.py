@@ -13,7 +13,7 @@ from PIL import Image
 from tripletkit.data.decoding import read_hidden, read_image, read_size_and_frames
 from tripletkit.data.images import Images, thread_pool
 from tripletkit.data.outputs import hash_file
-from tripletkit.data.questions import Tally, show_names, tally
+from tripletkit.data.questions import Tally, show_names
 from tripletkit.errors import ImageReadError
 
 # An image whose shorter side is below this has little left to look at; one longer than so many
@@ -77,7 +77,7 @@ class InspectedImages:
 
         def gather(said: dict[int, str]) -> Tally:
             shown = [f"{places[index]}: {said[index]}" for index in sorted(said)]
-            return tally(len(shown), shown, self.n_examples)
+            return Tally.of(len(shown), shown, self.n_examples)
 
         def odd(kind: str) -> Tally:
             return gather(
@@ -119,7 +119,9 @@ class InspectedImages:
                     pairs.append((index, first_with[look.content]))
             elif (first := first_with.setdefault(look.content, index)) != index:
                 pairs.append((first, index))
-        return tally(len(pairs), (show_names(self.names, pair) for pair in pairs), self.n_examples)
+        return Tally.of(
+            len(pairs), (show_names(self.names, pair) for pair in pairs), self.n_examples
+        )
 
     def find_look_alikes(self, ours: np.ndarray, theirs: np.ndarray | None = None) -> Tally:
         """Tally close pairs with other bytes, the closest first; or pairs of ours and theirs."""
@@ -140,7 +142,7 @@ class InspectedImages:
             f"{show_names(self.names, indices[pairs[pair]])} ({distances[pair]} of 64 bits differ)"
             for pair in chosen
         )
-        return tally(len(chosen), examples, self.n_examples)
+        return Tally.of(len(chosen), examples, self.n_examples)
 
     def _looks_at(self, indices: np.ndarray) -> list[tuple[int, _Look]]:
         return [(i, look) for i in indices.tolist() if (look := self.looks[i]) is not None]

@@ -26,15 +26,7 @@ from tripletkit.data.audit.image_checks import (
 )
 from tripletkit.data.images import Images
 from tripletkit.data.judgements import Judgements
-from tripletkit.data.questions import (
-    PairGraph,
-    Questions,
-    Tally,
-    group_questions,
-    make_pair_graph,
-    show_names,
-    tally,
-)
+from tripletkit.data.questions import PairGraph, Questions, Tally, show_names
 from tripletkit.data.triplets import Triplets
 from tripletkit.results import Result, Section, Table
 
@@ -245,13 +237,13 @@ def audit_triplets(
         judgements = judgements.decided()
     triplets = judgements.triplets
     degenerate = triplets.is_degenerate()
-    every = group_questions(triplets.rows, len(triplets.names))
+    every = Questions.of(triplets.rows, len(triplets.names))
     proper, questions = triplets, every
     if degenerate.any():
         proper = triplets.take(~degenerate)
-        questions = group_questions(proper.rows, len(proper.names))
+        questions = Questions.of(proper.rows, len(proper.names))
     distinct = proper.take(~questions.repeats())
-    graph = make_pair_graph(distinct.rows, len(distinct.names))
+    graph = PairGraph.of(distinct.rows, len(distinct.names))
     mirrored = _mirrored(proper, questions, n_examples)
     repeated = _repeated(triplets, every, n_examples)
     anchor_cycles = distance_cycles = None
@@ -288,7 +280,7 @@ def audit_triplets(
 
 
 def _unreadable(judgements: Judgements, n_examples: int) -> Tally:
-    return tally(len(judgements.problems), judgements.place_problems(), n_examples)
+    return Tally.of(len(judgements.problems), judgements.place_problems(), n_examples)
 
 
 def _tally_rows(
@@ -299,7 +291,7 @@ def _tally_rows(
         f"{triplets.place(row)}: {show_names(triplets.names, triplets.rows[row])}{said(row)}"
         for row in rows.tolist()
     )
-    return tally(len(rows), examples, n_examples)
+    return Tally.of(len(rows), examples, n_examples)
 
 
 def _repeated(triplets: Triplets, questions: Questions, n_examples: int) -> Tally:
@@ -367,7 +359,7 @@ def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> _PairS
         n_pairs=len(graph.pairs),
         n_near_only=int((n_far == 0).sum()),
         n_far_only=int((n_near == 0).sum()),
-        both=tally(len(both), examples(), n_examples),
+        both=Tally.of(len(both), examples(), n_examples),
         n_recurring=n_recurring,
         memorable_share=memorable_share,
         is_memorable=memorable_share >= _MEMORABLE_TRIPLETS_SHARE
@@ -386,7 +378,7 @@ def _compare_judgements(questions: Questions) -> _RepeatedJudgements | None:
 
     Example:
         >>> rows = np.array([[0, 1, 2], [0, 1, 2], [0, 2, 1], [0, 1, 3]])
-        >>> _compare_judgements(group_questions(rows, 4)).ceiling  # two of three
+        >>> _compare_judgements(Questions.of(rows, 4)).ceiling  # two of three
         0.6666666666666667
     """
     n_each = questions.votes.sum(axis=1)
@@ -414,8 +406,8 @@ def _find_overlap(
     # Ours come first, so that their numbers stay.
     theirs = other.triplets.over(names)
     both_rows = np.concatenate([ours.rows, theirs.rows])
-    graph = make_pair_graph(both_rows, len(names))
-    questions = group_questions(both_rows, len(names))
+    graph = PairGraph.of(both_rows, len(names))
+    questions = Questions.of(both_rows, len(names))
 
     def shared(labels: np.ndarray, shown: Callable[[int, int], str]) -> Tally:
         """Tally the labels, `(n_rows, n_labels)`, that rows of both have, in our order."""
@@ -428,7 +420,7 @@ def _find_overlap(
             f"{ours.place(row)}: {shown(label, row)}, also {theirs.place(other - len(ours))}"
             for label, row, other in in_both.itertuples(index=False)
         )
-        return tally(len(in_both), examples, n_examples)
+        return Tally.of(len(in_both), examples, n_examples)
 
     same_content = look_alike = None
     if inspected is not None:

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.columns import find_roles
 from tripletkit.data.folder import list_images
-from tripletkit.data.judgements import open_judgements
-from tripletkit.data.labels import NO_LABEL, has_label_heading, open_labels
+from tripletkit.data.judgements import read_judgements
+from tripletkit.data.labels import NO_LABEL, read_labels
 from tripletkit.data.questions import join_nodes
 from tripletkit.data.splits.policies import Split, cluster_images, find_strata, separate_groups
-from tripletkit.data.text_files import check_text, read_bytes
+from tripletkit.data.text_files import read_text
 from tripletkit.errors import ImageNameError, SplitError, TripletFileError
 
 # Groups of triplets that share no image are drawn whole from so many on: three a fold.
@@ -304,9 +305,10 @@ def read_held_out(source: Path, folder: Path) -> dict[str, str | None]:
     if source.is_dir():
         names = _names_below(source, folder)
     else:
-        data, shown = read_bytes(source)
-        text = check_text(data, shown).decode()
-        names = {**open_labels(source)} if has_label_heading(text) else _names_of_text(text, source)
+        text = read_text(source)
+        first = text.partition("\n")[0].replace('"', "")
+        is_table = any(find_roles(first.split(each), "labels") for each in ",;\t|")
+        names = {**read_labels(source)} if is_table else _names_of_text(text, source)
     if not names:
         raise ImageNameError(f"{source}: expected names of held-out images, got none")
     return names
@@ -329,9 +331,9 @@ def _names_of_text(text: str, source: Path) -> dict[str, str | None]:
     """Return all names of triplets, or each line as a name where no line is a triplet."""
     n_triplets = 0
     with suppress(TripletFileError):
-        n_triplets = len(open_judgements(source, with_problems=True).triplets)
+        n_triplets = len(read_judgements(source, with_problems=True).triplets)
     if n_triplets:
-        return dict.fromkeys(open_judgements(source).triplets.names)
+        return dict.fromkeys(read_judgements(source).triplets.names)
     lines = [line.strip() for line in text.split("\n")]
     lines = [line for line in lines if line and not line.startswith("#")]
     names = [_unquoted(line) for line in lines]

@@ -20,7 +20,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
-from tripletkit.data.questions import group_questions, join_nodes, make_pair_graph
+from tripletkit.data.questions import PairGraph, Questions, join_nodes
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, SplitError
 
@@ -286,9 +286,9 @@ def _labels(triplets: Triplets, by: str, groups: np.ndarray | None) -> np.ndarra
         )
     n_names = len(triplets.names)
     if by == "component":
-        return make_pair_graph(triplets.rows, n_names).component_of_rows()
+        return PairGraph.of(triplets.rows, n_names).component_of_rows()
     if by == "random":
-        return _join_trials(group_questions(triplets.rows, n_names).of_row, triplets.trials)
+        return _join_trials(Questions.of(triplets.rows, n_names).of_row, triplets.trials)
     raise SplitError(f'expected a split by {", ".join(defaults.SPLIT_POLICIES)}, got "{by}"')
 
 
