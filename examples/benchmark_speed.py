@@ -38,8 +38,8 @@ from tripletkit.features.onnx_engine import make_onnx_function, open_session
 from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.features.weights_files import build_backbone
-from tripletkit.losses.batch_mining import DISTANCES
-from tripletkit.losses.functions import triplet_margin_loss
+from tripletkit.losses.functions import DISTANCES
+from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.export import _build_triplet_network, _join_encoder
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import save_model
@@ -119,8 +119,8 @@ def extraction(folder: Path, n_photos: int = 384) -> None:
 def keras_triplet_loss(_unused: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
     """The same loss for `fit`, on the three embeddings side by side."""
     anchor, positive, negative = tf.split(embeddings, 3, axis=-1)
-    return triplet_margin_loss(
-        DISTANCES["l2"](anchor, positive), DISTANCES["l2"](anchor, negative), defaults.MARGIN
+    return get_loss("triplet").of_distances(defaults.MARGIN)(
+        DISTANCES["l2"](anchor, positive), DISTANCES["l2"](anchor, negative)
     )
 
 

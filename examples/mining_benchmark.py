@@ -97,13 +97,17 @@ class Task:
 class RandomTriplets:
     """As many triplets as there are images, drawn anew for every epoch."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, seed: int) -> None:
+        self._task, self._seed = task, seed
 
-    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        labels, seed = self._task.labels.of_image, int(rng.integers(2**31))
+    def find_positives(self, *_: object) -> None:
+        """Add none."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        labels = self._task.labels.of_image
+        seed = int(np.random.default_rng([self._seed, number]).integers(2**31))
         rows = draw_triplets(labels, per_anchor=1, seed=seed, images=self._task.images)
-        return Batches(rows, labels, Settings(batch_size=BATCH_SIZE)).epoch(rng)
+        return Batches(rows, labels, Settings(batch_size=BATCH_SIZE)).epoch(number)
 
 
 def open_task(options: argparse.Namespace) -> Task:
@@ -123,10 +127,11 @@ def open_task(options: argparse.Namespace) -> Task:
 
 def follow(task: Task, settings: Settings) -> list[float]:
     """Return the validation accuracy before training and after each epoch."""
-    random = RandomTriplets(task) if settings.mining == "none" else None
     # The rows only say which images are for training.
     rows = np.repeat(task.images[:, None], 3, axis=1)
-    training = _LabelTraining(task.features, rows, settings, task.labels, random)
+    training = _LabelTraining(task.features, rows, settings, task.labels)
+    if settings.mining == "none":
+        training._batches = RandomTriplets(task, settings.seed)
     accuracies = [_share_right(training.embed(), task.val.rows, settings.distance)]
     for _ in range(settings.epochs):
         training.run_epoch()

@@ -8,10 +8,14 @@ import shutil
 import signal
 import subprocess
 
+import keras
+import pandas as pd
 import pytest
+import tensorflow as tf
 from conftest import read_record
 from PIL import Image
 
+import tripletkit as tk
 from tripletkit.errors import BackboneError
 
 
@@ -19,9 +23,15 @@ from tripletkit.errors import BackboneError
 def train(tripletkit, tiny_backbone, toy_competition, tmp_path):
     """Run `train` on the toy competition, quickly, into `m`."""
 
-    def train(*options, triplets=toy_competition.train, images=toy_competition.images, **extra):
+    def train(
+        *options,
+        triplets=toy_competition.train,
+        images=toy_competition.images,
+        epochs=("--epochs", 2),
+        **extra,
+    ):
         output = () if "-o" in options else ("-o", tmp_path / "m")
-        fixed = (triplets, images, "--backbone", "tiny", "--epochs", 2, *output)
+        fixed = (triplets, images, "--backbone", "tiny", *epochs, *output)
         return tripletkit("train", *fixed, *options, **extra)
 
     return train
@@ -62,13 +72,8 @@ def test_the_same_seed_gives_the_same_answer_file(tripletkit, train, toy_competi
         ["--val", "none.txt"],
         ["--val-fraction", "1"],
         ["--val-fraction", "nan"],
-        ["-s", "dropout=1"],
         ["-s", "dropout=nan"],
-        ["-s", "margin=0"],
-        ["-s", "margin=nan"],
         ["-s", "margin=inf"],
-        ["-s", "learning_rate=-1"],
-        ["-s", "learning_rate=inf"],
         ["--dim", "0"],
         ["--epochs", "0"],
         ["-s", "batch_size=0"],
@@ -77,6 +82,9 @@ def test_the_same_seed_gives_the_same_answer_file(tripletkit, train, toy_competi
         ["--weights", "VAL", "--backbone", "auto"],
         ["--cache", "VAL"],
         ["--seed", "-1"],
+        ["--recipe", "residual", "--distance", "l1"],
+        ["--recipe", "wurst"],
+        ["-s", "members=0"],
     ],
     ids=" ".join,
 )
@@ -111,18 +119,26 @@ def test_train_refuses_a_triplet_file_before_anything_slow(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_validation_image_that_does_not_exist_is_placed(train, write):
-    val = write("p42 p48 p43\np42 p48 nobody\n", "val.txt")
-    result = train("--val", val, code=1)
-    assert 'val.txt:2: there is no image "nobody"' in result.stderr
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--val", "FILE"], 1, 'file.txt:2: there is no image "nobody"'),
+        (["--val", "TEST", "--val-truth", "FILE"], 1, "expected 200 truths"),
+        (["--cache", "FILE/cache"], 1, "the feature store cannot be made there"),
+        (["--test", "TEST", "--unseen-classes", 0], 2, "leaves nothing to compare --test with"),
+    ],
+)
+def test_what_does_not_fit_is_told(train, write, toy_competition, options, code, message):
+    truth = "--val-truth" in options
+    file = write("1\n0\n" if truth else "p42 p48 p43\np42 p48 nobody\n", "file.txt")
+    known = {"FILE": file, "TEST": toy_competition.test, "FILE/cache": file / "cache"}
+    result = train(*(known.get(option, option) for option in options), code=code)
+    assert message in result.stderr
 
 
-def test_a_truth_of_another_length_is_refused(train, write, toy_competition):
-    result = train(
-        "--val", toy_competition.test, "--val-truth", write("1\n0\n", "truth.txt"), code=1
-    )
-    assert "expected 200 truths" in result.stderr
-    assert "got 2" in result.stderr
+def test_nothing_left_after_skipping_is_an_error(train, write):
+    result = train("--on-bad-image", "skip", triplets=write("p00 p06 nobody\n"), code=1)
+    assert "no triplet is left for training after leaving out bad images" in result.stderr
 
 
 def test_a_wrong_image_folder_is_told_with_the_one_that_is_meant(train, tmp_path, toy_competition):
@@ -210,11 +226,6 @@ def test_bad_images_fail_or_are_left_out(train, write, tmp_path, toy_competition
     assert record["split"]["n_train"] + record["split"]["n_val"] < 401
 
 
-def test_nothing_left_after_skipping_is_an_error(train, write):
-    result = train("--on-bad-image", "skip", triplets=write("p00 p06 nobody\n"), code=1)
-    assert "no triplet is left for training after leaving out bad images" in result.stderr
-
-
 def test_a_place_that_is_no_model_is_refused_before_anything_slow(
     train, write, tmp_path, monkeypatch
 ):
@@ -228,12 +239,6 @@ def test_a_place_that_is_no_model_is_refused_before_anything_slow(
         assert (result.exit_code, result.stdout) == (1, ""), output
         assert result.stderr.startswith(f"Error: {output}: "), output
     assert mine.read_text() == "mine"
-
-
-def test_a_cache_that_cannot_be_made_is_named(train, write):
-    result = train("--cache", write("", "file") / "cache", code=1)
-    assert "the feature store cannot be made there" in result.stderr
-    assert "--cache DIR" in result.stderr
 
 
 @pytest.mark.slow
@@ -265,11 +270,104 @@ def test_auto_says_which_backbone_and_why(
     assert record["features"]["backbone"] == "efficientnet-lite0"
 
 
-def start_train(start_tripletkit, toy_competition, output, *options, **more):
-    return start_tripletkit(
-        "train", toy_competition.train, toy_competition.images, "-o", output,
-        "--backbone", "tiny", "--epochs", "3", *options, **more,
-    )  # fmt: skip
+@pytest.mark.slow
+def test_best_is_one_folder_that_answers_and_exports(tripletkit, train, toy_competition, tmp_path):
+    result = train("--recipe", "best", "--test", toy_competition.test, epochs=(), code=0)
+    lines = result.stdout.splitlines()
+    assert any(line.startswith("trained without them") for line in lines)
+    (head,) = (row for row, line in enumerate(lines) if line.startswith("part "))
+    names = {line.split("  ")[0] for line in lines[head + 1 : head + 4]}
+    assert names == {"tiny, cosine", "tiny, map", "tiny, mlp"}
+    (start,) = (row for row, line in enumerate(lines) if line.startswith("unseen classes"))
+    assert lines[start + 1].startswith("trained embeddings")
+    assert lines[start + 2].startswith("frozen features, cosine")
+    assert any(line.startswith("Test images: ") for line in lines)
+    record = read_record(tmp_path / "m")
+    assert record["split"]["n_val"] == 0
+    assert sum(part["weight"] for part in record["parts"]) == pytest.approx(1)
+    weights = [candidate["weight"] for candidate in record["pooled"]["candidates"]]
+    assert sum(weights) == pytest.approx(1)
+    assert min(weights) >= 0
+    assert record["unseen_classes"]["groups_from"] == "clusters"
+    assert 0 <= record["unseen_classes"]["test"]["novelty"] <= 1
+    whole = tripletkit("predict", toy_competition.test, "--model", tmp_path / "m").stdout
+    part = tmp_path / "part.txt"
+    part.write_text("\n".join(toy_competition.test.read_text().splitlines()[50:60]))
+    some = tripletkit("predict", part, "--model", tmp_path / "m").stdout
+    assert some.splitlines()[1:] == whole.splitlines()[51:61]
+    tripletkit("export", "--model", tmp_path / "m", "-o", tmp_path / "e", code=0)
+    encoder = keras.saving.load_model(tmp_path / "e" / "encoder.keras", safe_mode=True)
+    assert encoder.output_shape == (
+        None,
+        tk.load(tmp_path / "m").folder.load_head().output_shape[-1],
+    )
+
+
+@pytest.mark.slow
+def test_labels_say_what_classes_are_held_out(train, labels_file, tmp_path):
+    result = train("--recipe", "residual", "--labels", labels_file, "--unseen-classes", 0.4, code=0)
+    assert "Trained once more without 3 of 6 classes of images" in result.stdout
+    record = read_record(tmp_path / "m")
+    assert record["unseen_classes"]["groups_from"] == "classes"
+    assert record["settings"]["frozen_share"] > 0
+    # Class centers are places among the trained embeddings alone.
+    train("--recipe", "residual", "--labels", labels_file, "--loss", "center", "--force", code=0)
+    assert read_record(tmp_path / "m")["settings"]["frozen_share"] == 0
+
+
+@pytest.mark.slow
+def test_a_training_without_some_classes_changes_nothing_of_the_model(train, tmp_path):
+    result = train(code=0)
+    assert "unseen classes" in result.stdout
+    before = (tmp_path / "m" / "head.weights.h5").read_bytes()
+    asked = train("--unseen-classes", 0, "--force")
+    assert "unseen classes" not in asked.stdout
+    assert read_record(tmp_path / "m")["unseen_classes"] is None
+    assert (tmp_path / "m" / "head.weights.h5").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_too_few_images_for_unseen_classes_are_told(
+    tripletkit, tiny_backbone, toy_images, triplet_file, tmp_path
+):
+    arguments = [
+        *("train", triplet_file, toy_images, "-o", tmp_path / "m", "--backbone", "tiny"),
+        *("--recipe", "residual", "--epochs", 1),
+    ]
+    result = tripletkit(*arguments, code=0)
+    assert "whole classes of images cannot be held out" in result.stderr
+    refused = tripletkit(*arguments, "--unseen-classes", 0.3, "--force", code=1)
+    assert "expected at least 20 images" in refused.stderr
+
+
+def read_logs(folder):
+    """Return {name: {epoch: value}} of the only log in a folder."""
+    (path,) = folder.iterdir()
+    logs: dict[str, dict[int, float]] = {}
+    for record in tf.data.TFRecordDataset(str(path)):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            assert value.metadata.plugin_data.plugin_name == "scalars"
+            logs.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    return logs
+
+
+@pytest.mark.slow
+def test_logs_hold_the_history(train, tmp_path):
+    train("--no-refit", "--tensorboard", tmp_path / "logs" / "run1", code=0)
+    logs = read_logs(tmp_path / "logs" / "run1")
+    history = pd.read_csv(tmp_path / "m" / "history.csv").set_index("epoch")
+    # There are no held-out draws.
+    history = history.drop(columns="held_out_accuracy")
+    assert set(logs) == {f"epoch_{column}" for column in history}
+    for column in history:
+        assert logs[f"epoch_{column}"] == pytest.approx(history[column].to_dict(), rel=1e-6)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(train, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = train("--tensorboard", tmp_path / "file" / "logs", code=1)
+    assert "the TensorBoard logs cannot be written" in result.stderr
 
 
 def test_a_kill_during_extraction_loses_one_batch(
@@ -300,7 +398,9 @@ def test_a_kill_during_training_keeps_the_old_model(
     train()
     before = files_of(tmp_path / "m")
     trap = f"tripletkit.training.head_trainer:check_collapse/{int(signal.SIGKILL)}/2"
-    process = start_train(start_tripletkit, toy_competition, tmp_path / "m", "--force", trap=trap)
+    arguments = ["train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"]
+    arguments += ["--backbone", "tiny", "--epochs", "3", "--force"]
+    process = start_tripletkit(*arguments, trap=trap)
     assert process.wait(120) == -signal.SIGKILL
     assert files_of(tmp_path / "m") == before
     assert list(tmp_path.iterdir()) == [tmp_path / "m"]

@@ -1,10 +1,13 @@
-"""`tripletkit train` from pixels: the folder has one more file, and every command goes on."""
+"""`tripletkit train` from pixels, and `finetune`: one file more, and every command goes on."""
 
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 import signal
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from conftest import read_record
 from PIL import Image
 
 import tripletkit as tk
+from tripletkit import defaults
 from tripletkit.data.decoding import read_pixels
 
 SCRATCH = ["--backbone", "cnn", "--dim", 4, "--epochs", 3, "-s", "batch_size=64"]
@@ -34,10 +38,6 @@ def train(invoke, toy_competition, tmp_path):
         )
 
     return train
-
-
-def weights_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".h5"}
 
 
 @pytest.mark.slow
@@ -84,70 +84,29 @@ def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competit
         )
 
 
-def test_a_killed_training_resumes_to_the_very_same_model(
-    start_tripletkit, train, invoke, toy_competition, tmp_path
-):
-    assert train(*SCRATCH, "--epochs", 5).exit_code == 0
-    arguments = [
-        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "killed"),
-        *("--val", toy_competition.test, "--val-truth", toy_competition.truth),
-        *(*SCRATCH, "--epochs", 5),
-    ]
-    # Batches seen: one is measured, seven make an epoch, so the 18th is in the third.
-    trap = f"tripletkit.training.pixel_training:_PixelTraining._see/{signal.SIGKILL:d}/18"
-    with start_tripletkit(*arguments, trap=trap) as process:
-        _, said = process.communicate(timeout=240)
-    assert process.returncode == -signal.SIGKILL
-    assert "epoch  2/5" in said
-    assert "epoch  3/5" not in said
-    assert not (tmp_path / "killed").exists()
-    assert (tmp_path / "killed.checkpoint.npz").is_file()
-
-    refused = invoke(*arguments, code=1)
-    assert "Go on with --resume, or begin anew with --force." in refused.stderr
-
-    resumed = invoke(*arguments, "--resume", code=0)
-    said = resumed.stderr
-    assert "Resuming after epoch 2 of 5." in said
-    assert "epoch  2/5" not in said
-    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "m")
-    assert len(weights_of(tmp_path / "m")) == 2
-    history = [(tmp_path / name / "history.csv").read_text() for name in ("killed", "m")]
-    assert history[0] == history[1]
-    assert read_record(tmp_path / "killed")["pixels"]["resumed_after_epoch"] == 2
-    assert not (tmp_path / "killed.checkpoint.npz").exists()
-
-
 @pytest.mark.slow
-def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_path, monkeypatch):
+def test_resuming_other_data_or_settings_is_refused(invoke, toy_competition, tmp_path, monkeypatch):
+    images = tmp_path / "images"
+    shutil.copytree(toy_competition.images, images)
+    arguments = ["train", toy_competition.train, images, *SCRATCH, "-o", tmp_path / "m"]
+
     def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("tripletkit.training.epochs.Fitted.__init__", stop)
-        result = train(*SCRATCH)
-    assert result.exit_code == 130
+        result = invoke(*arguments, code=130)
     assert "m.checkpoint.npz is kept: the same call with --resume goes on." in result.stderr
-    result = train(*SCRATCH, "--resume", "-s", "margin=0.5", "-s", "flip=false", code=1)
+    result = invoke(*arguments, "--resume", "-s", "margin=0.5", "-s", "flip=false", code=1)
     assert "margin: was 0.2, is 0.5\n  flip: was True, is False\n" in result.stderr
-    assert train(*SCRATCH, "--resume", "--val-fraction", 0).exit_code == 2
-    result = train(*SCRATCH, "--resume", code=0)
+    before = (images / "p00.png").read_bytes()
+    Image.new("RGB", (40, 36)).save(images / "p00.png")
+    assert "images: was " in invoke(*arguments, "--resume", code=1).stderr
+    (images / "p00.png").write_bytes(before)
+    result = invoke(*arguments, "--resume", code=0)
     assert "Resuming after epoch 3 of 3." in result.stderr
-    result = train(*SCRATCH, "--resume", "--force")
+    result = invoke(*arguments, "--resume", "--force")
     assert "Nothing to resume, no " in result.stderr
-
-
-@pytest.mark.slow
-def test_an_image_that_changed_is_another_training(train, toy_competition, tmp_path, monkeypatch):
-    facts = []
-    monkeypatch.setattr(
-        "tripletkit.training.pixel_training._sha256",
-        lambda *parts: facts.append(parts) or len(facts),
-    )
-    assert train(*SCRATCH, "--epochs", 1).exit_code == 0
-    contents, names = facts[0]
-    assert len(contents) == 60 * 32
-    assert names.split(b"\0")[0].endswith(b".png")
 
 
 @pytest.mark.slow
@@ -166,34 +125,14 @@ def test_labels_train_from_pixels(invoke, toy_competition, labels_file, tmp_path
 
 
 @pytest.mark.slow
-def test_images_of_another_size_have_features_of_their_own(invoke, toy_competition, tmp_path):
-    options = ["--backbone", "tiny", "--epochs", 1]
-    for name, more in (("m32", []), ("m48", ["--image-size", 48]), ("again", ["--image-size", 32])):
-        result = invoke(
-            *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / name),
-            *(*options, *more),
-            code=0,
-        )
-        computed = 0 if name == "again" else 42
-        assert f"Features: {computed} images computed" in result.stderr
-    records = {name: read_record(tmp_path / name) for name in ("m32", "m48", "again")}
-    assert records["m32"]["features"] == records["again"]["features"]
-    assert records["m48"]["features"]["input_size_px"] == 48
-    result = invoke("predict", toy_competition.test, "--model", tmp_path / "m48", code=0)
-
-
-@pytest.mark.slow
 def test_a_broken_image_is_left_out_or_refused(invoke, toy_competition, tmp_path):
     images = tmp_path / "images"
-    images.mkdir()
-    for path in toy_competition.images.iterdir():
-        (images / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(toy_competition.images, images)
     (images / "p05.png").write_bytes(b"no image")
     command = ["train", toy_competition.train, images, *SCRATCH, "-o", tmp_path / "m"]
     result = invoke(*command, code=1)
     assert "p05.png" in result.stderr
-    result = invoke(*command, "--on-bad-image", "skip", code=0)
-    Image.new("RGB", (32, 32)).save(images / "p05.png")
+    invoke(*command, "--on-bad-image", "skip", code=0)
 
 
 @pytest.mark.parametrize(
@@ -213,3 +152,189 @@ def test_a_broken_image_is_left_out_or_refused(invoke, toy_competition, tmp_path
 def test_options_that_do_not_go_together_are_a_wrong_call(train, options, message):
     result = train(*options, code=2)
     assert message in " ".join(result.stderr.split())
+
+
+@pytest.fixture
+def model(invoke, toy_competition, tmp_path):
+    """A model on the frozen backbone `tiny`, with the test's questions for validation."""
+    invoke(
+        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),
+        *("--val", toy_competition.test, "--val-truth", toy_competition.truth),
+        *("--backbone", "tiny", "--epochs", 3),
+        code=0,
+    )
+    return tmp_path / "m"
+
+
+def read_weights(path):
+    """Return the arrays of a weights file by their place in it."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()]} if hasattr(item, "shape") else {})
+        )
+    return found
+
+
+def test_the_last_blocks_go_on_from_the_head_of_a_model(invoke, model, tmp_path):
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    result = invoke("finetune", model, "-o", tmp_path / "m2", "--epochs", 2, code=0)
+    said = result.stderr
+    # widen: 12 channels to 24, 1x1, without a bias.
+    assert "Training the last 1 of 3 blocks of tiny further, 288 of " in said
+    assert "With the frozen backbone: validation accuracy " in said
+    assert said.count("epoch  2/2: ") == 1
+    rows = {line.split("  ")[0]: line.split() for line in result.stdout.splitlines()}
+    assert {"trained embeddings", "head, backbone frozen", "frozen features, cosine"} <= set(rows)
+    old, new = read_record(model), read_record(tmp_path / "m2")
+    pixels = new["pixels"]
+    assert (pixels["unfrozen_blocks"], pixels["n_trained_weights"]) == (1, 288)
+    assert (pixels["settings"]["epochs"], new["settings"]["epochs"]) == (2, 3)
+    assert pixels["head_epochs"] == 3
+    assert new["features"]["weights_sha256"] == new["files"]["backbone.weights.h5"]
+    # It starts where the model was, and leaves it as it was.
+    assert new["validation"]["frozen_head"] == old["validation"]["trained"]
+    assert new["validation"]["frozen"] == old["validation"]["frozen"]
+    assert (new["inputs"], new["split"]) == (old["inputs"], old["split"])
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_a_model_that_has_nothing_set_apart_is_told_as_one(
+    invoke, toy_competition, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
+    invoke(
+        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "all"),
+        *("--backbone", "tiny", "--epochs", 1),
+        code=0,
+    )
+    result = invoke("finetune", tmp_path / "all", "-o", tmp_path / "further", "--epochs", 1, code=0)
+    assert "none is left to score fine-tuning by" in " ".join(result.stderr.split())
+    assert read_record(tmp_path / "further")["validation"] is None
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_model_answers_and_is_fine_tuned_again(
+    invoke, model, toy_competition, tmp_path
+):
+    invoke("finetune", model, "-o", tmp_path / "m2", "--epochs", 1, "-s", "flip=false", code=0)
+    assert read_record(tmp_path / "m2")["pixels"]["settings"]["flip"] is False
+    invoke("predict", toy_competition.test, "--model", tmp_path / "m2", code=0)
+    invoke("finetune", tmp_path / "m2", "-o", tmp_path / "m3", "--epochs", 1, code=0)
+    start = read_record(tmp_path / "m2")["features"]["weights_sha256"]
+    assert read_record(tmp_path / "m3")["pixels"]["start_weights_sha256"] == start
+
+
+# Batches seen: one is measured, seven make an epoch, so the 18th is in the third; of fine-tuning
+# the 14th.
+@pytest.mark.parametrize(("command", "trapped"), [("train", 18), ("finetune", 14)])
+def test_a_killed_training_resumes_to_the_very_same_model(
+    command, trapped, invoke, start_tripletkit, toy_competition, tmp_path, request
+):
+    if command == "train":
+        given = (toy_competition.train, toy_competition.images, *SCRATCH, "--epochs", 5)
+        given += ("--val", toy_competition.test, "--val-truth", toy_competition.truth)
+    else:
+        given = (request.getfixturevalue("model"), "--epochs", 3)
+    invoke(command, *given, "-o", tmp_path / "whole", code=0)
+    killed = (command, *given, "-o", tmp_path / "killed")
+    trap = f"tripletkit.training.pixel_training:_PixelTraining._see/{signal.SIGKILL:d}/{trapped}"
+    with start_tripletkit(*killed, trap=trap) as process:
+        _, said = process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL, said
+    assert not (tmp_path / "killed").exists()
+    assert (tmp_path / "killed.checkpoint.npz").is_file()
+    refused = invoke(*killed, code=1)
+    assert "Go on with --resume, or begin anew with --force." in refused.stderr
+
+    resumed = invoke(*killed, "--resume", code=0)
+    after = read_record(tmp_path / "killed")["pixels"]["resumed_after_epoch"]
+    assert after == 2 or command == "finetune"
+    assert f"Resuming after epoch {after} of " in resumed.stderr
+    assert f"epoch  {after}/" not in resumed.stderr
+    for name in ("backbone.weights.h5", "head.weights.h5"):
+        once, twice = (read_weights(tmp_path / run / name) for run in ("whole", "killed"))
+        assert list(once) == list(twice)
+        assert all(np.array_equal(once[key], twice[key]) for key in once)
+    histories = [(tmp_path / run / "history.csv").read_bytes() for run in ("whole", "killed")]
+    assert histories[0] == histories[1]
+    assert not (tmp_path / "killed.checkpoint.npz").exists()
+
+
+@pytest.mark.slow
+def test_triplets_that_changed_are_asked_for(invoke, model, toy_competition, tmp_path):
+    train = tmp_path / "train.txt"
+    shutil.copyfile(toy_competition.train, train)
+    moved = tmp_path / "moved"
+    result = invoke(
+        *("train", train, toy_competition.images, "-o", moved, "--backbone", "tiny"),
+        *("--epochs", 1),
+        code=0,
+    )
+    train.write_text(train.read_text() + "p00.png p06.png p01.png\n")
+    result = invoke("finetune", moved, "-o", tmp_path / "m2")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "train.txt: expected the file that " in result.stderr
+    assert "it is gone or changed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--blocks", 4], "--blocks 4: expected at most 3, as many blocks as tiny has"),
+        (["-s", "margin=0.3"], "-s margin: fine-tuning takes epochs, learning_rate"),
+        (["--epochs", 2, "-s", "epochs=3"], "epochs is given twice"),
+        (["-s", "shift=0.7"], "-s shift: expected a number from 0 to 0.5, got 0.7"),
+        (["-s", "learning_rate=nan"], "nan"),
+    ],
+)
+def test_wrong_calls_of_fine_tuning(invoke, model, tmp_path, options, message):
+    result = invoke("finetune", model, "-o", tmp_path / "m2", *options)
+    assert (result.exit_code, result.stdout) == (2, ""), result.stderr
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.slow
+def test_several_backbones_cannot_be_fine_tuned(invoke, other_backbone, toy_competition, tmp_path):
+    result = invoke(
+        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),
+        *("--backbone", "tiny,tiny-other", "--epochs", 1),
+        code=0,
+    )
+    result = invoke("finetune", tmp_path / "m", "-o", tmp_path / "m2", code=2)
+    assert "several backbones or views cannot be fine-tuned" in " ".join(result.stderr.split())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::tripletkit.TripletkitWarning")
+def test_what_was_learned_from_memory_is_learned_from_further(
+    toy_competition, tiny_backbone, tmp_path
+):
+    """Pickled or not; of one that was loaded the triplets are asked for."""
+    read = tk.read_judgements(toy_competition.train).triplets
+    settings = {"backbone": "tiny", "epochs": 1, "refit": False}
+    model = tk.train(read.rows, toy_competition.images, names=read.names, **settings)
+    model.save(tmp_path / "m")
+    given = tk.Triplets.from_array(read.rows, read.names)
+    loaded = tk.load(tmp_path / "m")
+    with pytest.raises(tk.TripletkitError, match="or give the triplets in Python"):
+        tk.finetune(loaded)
+    told = []
+    tuned = tk.finetune(model, epochs=1, on_epoch=lambda *each: told.append(each))
+    assert [(epoch.epoch, n_epochs) for epoch, n_epochs in told] == [(1, 1)]
+    assert tuned.record.inputs == model.record.inputs
+    assert tuned.record.validation.frozen_head == model.validation.trained
+    margins = tuned.answer(toy_competition.test).margins
+    for again in (
+        tk.finetune(pickle.loads(pickle.dumps(model)), epochs=1),
+        tk.finetune(loaded, triplets=given, epochs=1),
+    ):
+        np.testing.assert_array_equal(again.answer(toy_competition.test).margins, margins)
+    # Images of other triplets may be those that the head learned from.
+    other = tk.finetune(tuned, triplets=read.rows[:200], names=read.names, epochs=1)
+    assert other.record.validation is None
+    assert len(other.judgements.triplets) == 200
+    voted = read.to_frame().set_axis(["a", "b", "c"], axis=1).assign(votes_b=2, votes_c=1)
+    with pytest.raises(tk.SettingsError, match="without votes"):
+        tk.finetune(tuned, triplets=voted)

@@ -10,7 +10,7 @@ from conftest import read_record
 from opened import read_triplets
 
 import tripletkit as tk
-from tripletkit.training.job import read_training_triplets
+from tripletkit.training.inputs import read_training_triplets
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from tripletkit.evaluation import distances
 from tripletkit.evaluation.classification import ClassDistances
 from tripletkit.evaluation.distances import DISTANCE_NAMES, triplet_margins
-from tripletkit.losses.batch_mining import DISTANCES
+from tripletkit.losses.functions import DISTANCES
 from tripletkit.search.image_search import find_neighbors
 from tripletkit.search.offline_mining import _mine_images
 

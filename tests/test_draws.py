@@ -21,14 +21,8 @@ from tripletkit.data.splits.held_out_draws import (
 from tripletkit.data.splits.policies import find_strata
 from tripletkit.errors import SplitError
 from tripletkit.model.settings import Settings
-from tripletkit.training.held_out import (
-    _worth_their_time,
-    answer_held_out,
-    choose,
-    credit,
-    cross_fit,
-)
-from tripletkit.training.trainer import Examples, HeldOutAnswers, make_trainer
+from tripletkit.training.held_out import _worth_their_time, answer_held_out
+from tripletkit.training.trainer import Examples, HeldOutAnswers, credit, make_trainer
 
 
 def class_triplets(labels: np.ndarray, n_triplets: int, seed: int = 0) -> np.ndarray:
@@ -225,15 +219,15 @@ def test_no_answer_chooses_what_answers_it() -> None:
         rounds, folds = np.repeat(np.arange(4), 240), np.tile(np.repeat(np.arange(3), 80), 4)
         images = np.tile(np.arange(720).reshape(240, 3), (4, 1))
         answers = HeldOutAnswers(
-            None, margins, margins[0], None, images, 3 * rounds + folds, rounds, "images", 0.0
+            margins, margins[0], None, images, 3 * rounds + folds, rounds, "images", 0.0
         )
 
-        def choose(of_others, _):
-            best = int(np.argmax(credit(of_others).mean(axis=1)))
+        def choose(others):
+            best = int(np.argmax(credit(others.margins).mean(axis=1)))
             return lambda of_asked: of_asked[best]
 
         chosen.append(credit(margins).mean(axis=1).max())
-        reported.append(credit(cross_fit(answers, choose)).mean())
+        reported.append(credit(answers.cross_fit(choose)).mean())
     assert np.mean(chosen) > 0.55
     assert np.mean(reported) == pytest.approx(0.5, abs=3 * np.std(reported) / 20**0.5 + 0.005)
 
@@ -244,7 +238,7 @@ def test_history_has_the_accuracy_on_held_out_triplets_after_each_epoch() -> Non
     settings = Settings.of_recipe("mlp", hidden=8, dim=3, epochs=6, seed=1)
     trainer = make_trainer(Examples(features, ROWS), settings)
     held_out = answer_held_out(trainer)
-    chosen = choose(trainer, held_out)
+    chosen = trainer.choose(held_out)
     told = []
     fitted = chosen.trainer.fit(lambda record, _: told.append(record))
     accuracies = credit(held_out.margins).mean(axis=1)

@@ -20,7 +20,7 @@ from tripletkit import TripletkitError, Triplets
 from tripletkit.collecting.database import GivenAnswer
 from tripletkit.model.model_folder import load_model
 from tripletkit.model.record import InputsRecord
-from tripletkit.training.job import find_sources, read_training_triplets
+from tripletkit.training.inputs import find_sources, read_training_triplets
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 

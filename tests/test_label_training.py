@@ -11,12 +11,12 @@ from plain import NO_LABEL
 from tripletkit import TripletkitError
 from tripletkit.data.labels import ImageLabels
 from tripletkit.evaluation.classification import measure_variances
-from tripletkit.losses.batch_mining import MINERS
+from tripletkit.losses.functions import MINERS
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.head_layers import embed
 from tripletkit.model.settings import Settings
+from tripletkit.search.offline_mining import hardest_positives
 from tripletkit.training.epochs import _share_right
-from tripletkit.training.head_trainer import _LabelTraining
 from tripletkit.training.trainer import Examples, make_trainer
 
 N_CLASSES, N_IMAGES, N_TRAIN = 6, 90, 60
@@ -145,13 +145,12 @@ def test_validation_images_are_never_learned_from(features, labels):
 @pytest.mark.slow
 def test_hardest_positives_are_looked_for_anew_as_often_as_asked(features, labels, monkeypatch):
     found = []
-    real = _LabelTraining._find_hardest_positives
 
-    def spy(training):
-        found.append(real(training))
+    def spy(*given):
+        found.append(hardest_positives(*given))
         return found[-1]
 
-    monkeypatch.setattr(_LabelTraining, "_find_hardest_positives", spy)
+    monkeypatch.setattr("tripletkit.training.batch_learner.hardest_positives", spy)
     train(features, labels, mining="batch-hard", inject_positives=True, refresh=5, epochs=11)
     assert len(found) == 3
     assert not np.array_equal(found[0], found[2])

@@ -151,14 +151,14 @@ class TripletEmbedding(
             )
         settings = self._make_settings(rows)
         from tripletkit.model.head_layers import embed
-        from tripletkit.training.held_out import answer_held_out, choose
+        from tripletkit.training.held_out import answer_held_out
         from tripletkit.training.trainer import Examples, make_trainer
 
         trainer = make_trainer(Examples(features, rows), settings)
         # What an ensemble is made of is chosen by held-out draws.
         has_parts = get_recipe(self.recipe).is_chosen
         held_out = answer_held_out(trainer) if has_parts else None
-        trained = choose(trainer, held_out).trainer.fit()
+        trained = trainer.choose(held_out).trainer.fit()
         self.settings_ = settings
         self.head_ = trained.head
         self.history_ = pd.DataFrame(trained.history)

@@ -35,14 +35,8 @@ from tripletkit.features.given_features import FeaturesLike, open_features
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages
 from tripletkit.results import Result, Section, Table
-from tripletkit.training.job import (
-    EncoderChoice,
-    FineTuning,
-    Job,
-    TrainingJob,
-    find_sources,
-    open_sources,
-)
+from tripletkit.training.inputs import find_sources, open_sources
+from tripletkit.training.job import EncoderChoice, FineTuning, Job, TrainingJob
 from tripletkit.training.trainer import OnEpoch, ignore_epoch
 
 

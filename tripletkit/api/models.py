@@ -69,7 +69,8 @@ from tripletkit.search.image_search import (
     import_faiss,
     list_answers,
 )
-from tripletkit.training.job import EncoderChoice, TrainingSources
+from tripletkit.training.inputs import TrainingSources
+from tripletkit.training.job import EncoderChoice
 
 logger = logging.getLogger("tripletkit")
 

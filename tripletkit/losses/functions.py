@@ -1,6 +1,14 @@
-"""Losses: pure functions over distances, embeddings and classes, and Keras classes around them.
+"""Losses of triplets as functions of two distances, distances within a batch, and online mining.
 
-The functions give one value for each triplet or image; `mean_loss` makes one of them.
+`tripletkit.evaluation.distances` has the same distances for answers, in numpy; a test holds the two
+together. A miner takes the distances between all images of a batch, and their classes, and returns
+triplets as places in the batch. Two images of one class are never negatives of each other, an image
+is never its own positive, and images without a class (a label below 0) are in no triplet.
+
+References:
+    Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737 (mining of all and
+    of the hardest; "active" is its "nonzero"); Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015.
+    arXiv:1503.03832, section 3.2 (semi-hard). Those of the losses are in their registry.
 """
 
 from __future__ import annotations
@@ -10,43 +18,114 @@ from typing import Any
 
 from tripletkit import defaults
 from tripletkit.errors import SettingsError
-from tripletkit.features.keras_backend import KerasTensor, keras, ops
-from tripletkit.losses.batch_mining import MINERS, mined_distances
+from tripletkit.features.keras_backend import KerasTensor, keras, ops, tf
 from tripletkit.losses.loss_registry import get_loss
-from tripletkit.registry import load_object
 
-# Distances to positive and negative -> losses, all `(n,)`.
-_OfDistances = Callable[[KerasTensor, KerasTensor], KerasTensor]
+# The root has no slope at 0, where an image is its own positive; this bounds it.
+_SMALLEST_SQUARE = 1e-12
+_FAR = 1e30
 
 
-def triplet_margin_loss(
+def _squared_l2(a: KerasTensor, b: KerasTensor) -> KerasTensor:
+    return ops.sum(ops.square(a - b), axis=-1)
+
+
+def _cosine(a: KerasTensor, b: KerasTensor) -> KerasTensor:
+    return 1.0 - ops.sum(ops.normalize(a, axis=-1) * ops.normalize(b, axis=-1), axis=-1)
+
+
+# Each takes two tensors of embeddings, in the last axis of any length.
+DISTANCES: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
+    "l2": lambda a, b: ops.sqrt(ops.maximum(_squared_l2(a, b), _SMALLEST_SQUARE)),
+    "l1": lambda a, b: ops.sum(ops.abs(a - b), axis=-1),
+    "squared-l2": _squared_l2,
+    "cosine": _cosine,
+}
+
+
+def _pairwise_distances(embeddings: KerasTensor, distance: str) -> KerasTensor:
+    """Return `(n, n)` distances between embeddings `(n, n_dims)`."""
+    return DISTANCES[distance](embeddings[:, None, :], embeddings[None, :, :])
+
+
+def _batch_all(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
+    """Return every triplet that the classes allow: `(n_triplets, 3)` int32."""
+    is_positive, is_negative = _pairs(labels)
+    allowed = is_positive[:, :, None] & is_negative[:, None, :]
+    return tf.cast(tf.where(allowed), tf.int32)
+
+
+def _batch_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
+    """Return a triplet for each image: its farthest positive and its nearest negative."""
+    is_positive, is_negative = _pairs(labels)
+    positive = tf.argmax(tf.where(is_positive, distances, -_FAR), axis=1, output_type=tf.int32)
+    negative = tf.argmin(tf.where(is_negative, distances, _FAR), axis=1, output_type=tf.int32)
+    anchor = tf.range(tf.shape(labels)[0])
+    is_whole = tf.reduce_any(is_positive, axis=1) & tf.reduce_any(is_negative, axis=1)
+    return tf.boolean_mask(tf.stack([anchor, positive, negative], axis=1), is_whole)
+
+
+def _semi_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
+    """Return a triplet for each anchor and positive: the nearest negative farther than that.
+
+    Where no negative is farther the farthest stands in, the least hard there is; so every pair
+    teaches, and embeddings that are all alike still do.
+    """
+    is_positive, is_negative = _pairs(labels)
+    pairs = tf.cast(tf.where(is_positive & tf.reduce_any(is_negative, axis=1)[:, None]), tf.int32)
+    to_positive = tf.gather_nd(distances, pairs)[:, None]
+    of_anchor = tf.gather(distances, pairs[:, 0])
+    is_negative = tf.gather(is_negative, pairs[:, 0])
+    is_farther = is_negative & (of_anchor > to_positive)
+    nearest = tf.argmin(tf.where(is_farther, of_anchor, _FAR), axis=1, output_type=tf.int32)
+    farthest = tf.argmax(tf.where(is_negative, of_anchor, -_FAR), axis=1, output_type=tf.int32)
+    negative = tf.where(tf.reduce_any(is_farther, axis=1), nearest, farthest)
+    return tf.concat([pairs, negative[:, None]], axis=1)
+
+
+def _pairs(labels: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
+    """Return `(n, n)` bool twice: of one class but not the same image; of two classes."""
+    has_class = labels >= 0
+    both = has_class[:, None] & has_class[None, :]
+    is_same = labels[:, None] == labels[None, :]
+    itself = tf.eye(tf.shape(labels)[0], dtype=tf.bool)
+    return both & is_same & ~itself, both & ~is_same
+
+
+MINERS: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
+    "batch-all": _batch_all,
+    "batch-hard": _batch_hard,
+    "semi-hard": _semi_hard,
+}
+
+
+def mined_distances(
+    embeddings: KerasTensor, labels: KerasTensor, mining: str, distance: str
+) -> tuple[KerasTensor, KerasTensor]:
+    """Return the distances of the triplets of a batch that are mined: to positive, to negative."""
+    between = _pairwise_distances(embeddings, distance)
+    mined = MINERS[mining](tf.stop_gradient(between), labels)
+    # Taken from the matrix, because there can be a thousand times as many as embeddings.
+    return (
+        tf.gather_nd(between, tf.gather(mined, [0, 1], axis=1)),
+        tf.gather_nd(between, tf.gather(mined, [0, 2], axis=1)),
+    )
+
+
+def _triplet_margin_loss(
     to_positive: KerasTensor, to_negative: KerasTensor, margin: float
 ) -> KerasTensor:
-    """Return `(n,)` how far each triplet is from having its negative `margin` further off.
-
-    Reference:
-        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832, equation 2; there with
-        squared distances.
-    """
+    """Return `(n,)` how far each triplet is from having its negative `margin` further off."""
     return ops.maximum(to_positive - to_negative + margin, 0.0)
 
 
-def soft_margin_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
-    """Return `(n,)` log(1 + exp(d(a, p) - d(a, n))): a margin that never ends.
-
-    Reference:
-        Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737, section 2.
-    """
+def _soft_margin_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
+    """Return `(n,)` log(1 + exp(d(a, p) - d(a, n))): a margin that never ends."""
     return ops.softplus(to_positive - to_negative)
 
 
-def ratio_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
-    """Return `(n,)` the square of the positive's share in a softmax over the two distances.
-
-    Reference:
-        Hoffer, Ailon. Deep metric learning using triplet network. 2015. arXiv:1412.6622, section 3;
-        without its constant factor.
-    """
+def _ratio_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
+    """Return `(n,)` the square of the positive's share in a softmax over the two distances."""
     return ops.square(ops.sigmoid(to_positive - to_negative))
 
 
@@ -55,76 +134,11 @@ def mean_loss(losses: KerasTensor, reduction: str) -> KerasTensor:
 
     With `"active"` of those above 0 alone: the mean over all shrinks as training goes on, until the
     few triplets that still teach are hardly heard.
-
-    Reference:
-        Hermans et al. 2017, arXiv:1703.07737, section 3.2: active ones, there "nonzero".
     """
     counted = ops.ones_like(losses)
     if reduction == "active":
         counted = ops.cast(losses > 0, losses.dtype)
     return ops.sum(losses * counted) / ops.maximum(ops.sum(counted), 1.0)
-
-
-def _center_loss(embeddings: KerasTensor, centers: KerasTensor) -> KerasTensor:
-    """Return `(n,)` half the squared distance of each embedding from the center of its class.
-
-    Reference:
-        Wen, Zhang, Li, Qiao. A discriminative feature learning approach for deep face recognition.
-        ECCV 2016, equation 2. doi:10.1007/978-3-319-46478-7_31.
-    """
-    return 0.5 * ops.sum(ops.square(embeddings - centers), axis=-1)
-
-
-def cross_entropy_loss(logits: KerasTensor, labels: KerasTensor) -> KerasTensor:
-    """Return the softmax cross-entropy of each image: `(n, n_classes)`, `(n,)` -> `(n,)`.
-
-    Reference:
-        Bridle. Probabilistic interpretation of feedforward classification network outputs.
-        Neurocomputing 1990. doi:10.1007/978-3-642-76153-9_28.
-    """
-    return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-
-
-def _move_centers(
-    centers: KerasTensor,
-    is_placed: KerasTensor,
-    embeddings: KerasTensor,
-    labels: KerasTensor,
-    decay: float,
-) -> tuple[KerasTensor, KerasTensor]:
-    """Move the center of every class in a batch towards the mean of its embeddings there.
-
-    The exponential moving average c <- decay c + (1 - decay) mean. A class that is seen for the
-    first time gets the mean itself, since there is nothing yet to average with.
-
-    Args:
-        centers: `(n_classes, n_dims)`.
-        is_placed: `(n_classes,)` 0 or 1: the class was seen before.
-        embeddings: `(n, n_dims)` of the batch.
-        labels: `(n,)` integers, below 0 without a class.
-    Returns:
-        The new centers and `is_placed`.
-    """
-    one_hot = ops.one_hot(labels, centers.shape[0], dtype=embeddings.dtype)
-    counts = ops.sum(one_hot, axis=0)[:, None]
-    means = ops.matmul(ops.transpose(one_hot), embeddings) / ops.maximum(counts, 1.0)
-    kept = decay * is_placed[:, None]
-    moved = kept * centers + (1.0 - kept) * means
-    is_here = counts > 0
-    return ops.where(is_here, moved, centers), ops.maximum(
-        is_placed, ops.cast(is_here[:, 0], is_placed.dtype)
-    )
-
-
-def triplet_loss_of(name: str, margin: float) -> _OfDistances | None:
-    """Return the function of the two distances of a loss; None where triplets have no part."""
-    loss = get_loss(name)
-    if loss.of_triplets is None:
-        return None
-    function: Callable[..., KerasTensor] = load_object(loss.of_triplets)
-    if not loss.has_margin:
-        return function
-    return lambda to_positive, to_negative: function(to_positive, to_negative, margin)
 
 
 @keras.saving.register_keras_serializable("tripletkit")
@@ -155,7 +169,7 @@ class TripletLoss(keras.losses.Loss):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name, reduction=None)
-        if (function := triplet_loss_of(loss, margin)) is None or mining not in MINERS:
+        if (function := get_loss(loss).of_distances(margin)) is None or mining not in MINERS:
             raise SettingsError(
                 "loss",
                 f'expected a loss of triplets, and mining among {", ".join(MINERS)}, got "{loss}" '
@@ -178,47 +192,3 @@ class TripletLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, **self._settings}
-
-
-@keras.saving.register_keras_serializable("tripletkit")
-class ClassCenters(keras.layers.Layer):
-    """Class centers that follow the embeddings, and each embedding's loss by its distance from its
-    own.
-
-    The centers move by `_move_centers` when called with `training=True`, after the loss has been
-    taken from where they were. No gradient reaches them.
-    """
-
-    def __init__(
-        self, n_classes: int, decay: float = defaults.CENTER_DECAY, **options: Any
-    ) -> None:
-        super().__init__(**options)
-        self.n_classes = n_classes
-        self.decay = decay
-
-    def build(self, embeddings_shape: tuple[int | None, int]) -> None:
-        self.centers = self.add_weight(
-            (self.n_classes, embeddings_shape[-1]), "zeros", trainable=False, name="centers"
-        )
-        self.is_placed = self.add_weight(
-            (self.n_classes,), "zeros", trainable=False, name="is_placed"
-        )
-
-    def call(
-        self, embeddings: KerasTensor, labels: KerasTensor, *, training: bool = False
-    ) -> KerasTensor:
-        """Return `(n,)` losses; 0 without a class, or where the class has no center yet."""
-        own = ops.maximum(labels, 0)
-        is_counted = ops.cast(labels >= 0, embeddings.dtype) * ops.take(self.is_placed, own)
-        centers = ops.stop_gradient(ops.take(self.centers, own, axis=0))
-        losses = is_counted * _center_loss(embeddings, centers)
-        if training:
-            moved, is_placed = _move_centers(
-                self.centers, self.is_placed, ops.stop_gradient(embeddings), labels, self.decay
-            )
-            self.centers.assign(moved)
-            self.is_placed.assign(is_placed)
-        return losses
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"n_classes": self.n_classes, "decay": self.decay}

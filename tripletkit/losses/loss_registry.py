@@ -6,11 +6,13 @@ TensorFlow, so that the command line can list them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from tripletkit.errors import SettingsError
-from tripletkit.registry import Reference, Registry
+from tripletkit.registry import Reference, Registry, load_object
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,7 @@ class Loss:
     """Facts of one loss.
 
     Attributes:
-        name: how it is called on the command line.
-        summary: what it is for, in a few words.
         formula: of a triplet or image, as text.
-        paper: where it comes from.
         of_triplets: function, or `"module:function"`, from the two distances of triplets (and the
             margin) to their losses; None where no triplet has a part.
         has_margin: the function takes a margin.
@@ -41,6 +40,15 @@ class Loss:
     @property
     def needs_labels(self) -> bool:
         return self.has_cross_entropy or self.has_centers
+
+    def of_distances(self, margin: float) -> Callable[..., Any] | None:
+        """Return the function of the two distances; None where triplets have no part."""
+        if self.of_triplets is None:
+            return None
+        function: Callable[..., Any] = load_object(self.of_triplets)
+        if not self.has_margin:
+            return function
+        return lambda to_positive, to_negative: function(to_positive, to_negative, margin)
 
 
 _FUNCTIONS = "tripletkit.losses.functions"
@@ -80,7 +88,7 @@ for _loss in (
         summary="the negative must be a margin further off than the positive",
         formula="max(0, d(a,p) - d(a,n) + margin)",
         paper=_FACENET,
-        of_triplets=f"{_FUNCTIONS}:triplet_margin_loss",
+        of_triplets=f"{_FUNCTIONS}:_triplet_margin_loss",
         has_margin=True,
     ),
     Loss(
@@ -88,14 +96,14 @@ for _loss in (
         summary="a margin that never ends: every triplet keeps a pull",
         formula="log(1 + exp(d(a,p) - d(a,n)))",
         paper="Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737",
-        of_triplets=f"{_FUNCTIONS}:soft_margin_loss",
+        of_triplets=f"{_FUNCTIONS}:_soft_margin_loss",
     ),
     Loss(
         name="ratio",
         summary="a softmax over the two distances",
         formula="(exp d(a,p) / (exp d(a,p) + exp d(a,n)))^2",
         paper="Hoffer, Ailon. Deep metric learning using triplet network. 2015. arXiv:1412.6622",
-        of_triplets=f"{_FUNCTIONS}:ratio_loss",
+        of_triplets=f"{_FUNCTIONS}:_ratio_loss",
     ),
     Loss(
         name="cross-entropy",
@@ -118,7 +126,7 @@ for _loss in (
         summary="the sum of both, with a weight",
         formula="max(0, d(a,p) - d(a,n) + margin) - weight * log softmax(s cos(w, x))[class]",
         paper=f"{_FACENET} (the first part), Wang et al. NormFace. arXiv:1704.06369 (the second)",
-        of_triplets=f"{_FUNCTIONS}:triplet_margin_loss",
+        of_triplets=f"{_FUNCTIONS}:_triplet_margin_loss",
         has_margin=True,
         has_cross_entropy=True,
     ),

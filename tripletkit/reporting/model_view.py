@@ -31,7 +31,7 @@ from tripletkit.model.model_folder import ModelFolder
 from tripletkit.model.record import InputsRecord
 from tripletkit.progress import Progress
 from tripletkit.search.image_search import NOBODY, find_neighbors
-from tripletkit.training.job import describe_missing_triplets, read_training_triplets
+from tripletkit.training.inputs import read_training_triplets
 
 logger = logging.getLogger("tripletkit")
 
@@ -156,7 +156,7 @@ class ModelView:
             else:
                 training = read_training_triplets(inputs)
             if training is None:
-                why = describe_missing_triplets(inputs)
+                why = _describe_missing_triplets(inputs)
                 logger.info(
                     "%s: no training triplets (%s), so names are not scored.", inputs.name, why
                 )
@@ -295,7 +295,7 @@ def _read_triplets(
         if found is None:
             raise TripletFileError(
                 f"{inputs.name}: expected the triplets that {model.path} was trained on, "
-                f"{describe_missing_triplets(inputs)}. Give some with `triplets`."
+                f"{_describe_missing_triplets(inputs)}. Give some with `triplets`."
             )
         path = inputs.triplets and inputs.triplets.path
         logger.info("No `triplets`: taking those of the training, %s.", path)
@@ -318,3 +318,7 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [f"{path.name} ({number})" for number, path in enumerate(paths, 1)]
+
+
+def _describe_missing_triplets(inputs: InputsRecord) -> str:
+    return "they were drawn from labels" if inputs.triplets is None else "they are gone or changed"

@@ -5,22 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.features.keras_backend import KerasTensor, keras, ops, tf
-from tripletkit.losses.batch_mining import DISTANCES, mined_distances
-from tripletkit.losses.functions import (
-    ClassCenters,
-    cross_entropy_loss,
-    mean_loss,
-    triplet_loss_of,
-)
+from tripletkit.losses.functions import DISTANCES, mean_loss, mined_distances
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import Settings
+from tripletkit.search.offline_mining import hardest_positives
 
 # What the learned scale of the classifier's cosines starts at.
 _LOGIT_SCALE = 16.0
@@ -45,16 +39,11 @@ class Batches:
     """What an epoch on labelled images is made of.
 
     Triplets as they were given, each once; images, each once, where the loss looks at no triplet;
-    or, for mining within the batch, P classes with K images each. Then an epoch has as many batches
-    as it takes to show so many images as there are. The classes of a batch are distinct and take
-    turns; so do the images of a class, none twice in a batch. A class of fewer than K images gives
-    all it has. Classes of one image, and images without a label, are left out. Where `positives`
-    are set, every batch has those of its images too; such an image brings its own class along, so
-    it is nobody's false negative.
+    or, for mining within the batch, P classes with K images each, until as many images were shown
+    as there are. Classes take turns, and so do the images of a class, none twice in a batch.
+    Classes of one image, and images without a label, are left out. `positives` are each image's
+    hardest known positive, or a number below 0; batches have those of their images too.
 
-    Attributes:
-        positives: `(n_images,)` index of the hardest known positive of each image; below 0 for
-            none. None where none are added.
     Reference:
         Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737: PK batches.
     """
@@ -64,8 +53,17 @@ class Batches:
         self._rows, self._labels, self._settings = rows, labels, settings
         self._images = np.unique(rows)
 
-    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """Return the batches of one epoch, in an order of chance."""
+    def find_positives(self, epoch: int, embed: Callable[[], np.ndarray], distance: str) -> None:
+        """Look for each training image's farthest one of its class, as often as was asked for."""
+        if not self._settings.inject_positives or epoch % self._settings.refresh:
+            return
+        labels = np.full_like(self._labels, NO_LABEL)
+        labels[self._images] = self._labels[self._images]
+        self.positives = hardest_positives(embed(), labels, distance)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Return the batches of an epoch, in an order of chance."""
+        rng = np.random.default_rng([self._settings.seed, number])
         if self._settings.mining != "none":
             return self._of_classes(rng)
         is_of_triplets = get_loss(self._settings.loss).of_triplets is not None
@@ -126,96 +124,62 @@ def _draw_distinct(turns: Iterator[int], wanted: int) -> list[int]:
     return list(drawn)
 
 
-@keras.saving.register_keras_serializable("tripletkit")
-class _CosineClassifier(keras.layers.Layer):
-    """The cosine between an embedding and a vector for each class, times a scale that is learned.
-
-    Between vectors of length 1 a plain product is -1 to 1, which the softmax over many classes
-    cannot make sure of anything by; the scale can grow.
-
-    Reference:
-        Wang, Xiang, Cheng, Yuille. NormFace. ACM Multimedia 2017. arXiv:1704.06369.
-    """
-
-    def __init__(self, n_classes: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.n_classes = n_classes
-
-    def build(self, embeddings_shape: tuple[int | None, int]) -> None:
-        self.kernel = self.add_weight(
-            (embeddings_shape[-1], self.n_classes), "he_uniform", name="kernel"
-        )
-        self.scale = self.add_weight((), keras.initializers.Constant(_LOGIT_SCALE), name="scale")
-
-    def call(self, embeddings: KerasTensor) -> KerasTensor:
-        """Return logits: `(n, n_dims)` -> `(n, n_classes)`."""
-        return self.scale * ops.matmul(
-            ops.normalize(embeddings, axis=-1), ops.normalize(self.kernel, axis=0)
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"n_classes": self.n_classes}
-
-
 class Objective:
     """The loss of a batch, with what of it is learned or kept beside the embeddings.
 
-    The distances are squared before the loss takes them where the recipe has it. The margin is 0
-    for a loss without one.
+    A classifier takes the cosine between an embedding and a vector for each class, times a scale
+    that is learned: a softmax over many classes cannot be sure of anything by -1 to 1. Class
+    centers follow the mean of the embeddings of each batch; no gradient reaches them.
+
+    References:
+        Wang, Xiang, Cheng, Yuille. NormFace. ACM Multimedia 2017. arXiv:1704.06369 (the
+        classifier); Wen, Zhang, Li, Qiao. A discriminative feature learning approach for deep face
+        recognition. ECCV 2016, equation 2. doi:10.1007/978-3-319-46478-7_31 (the centers).
     """
 
     def __init__(self, settings: Settings, n_classes: int, dim: int) -> None:
         self._settings = settings
         self._squared = get_recipe(settings.recipe).squared
         loss = get_loss(settings.loss)
-        self.of_triplets = triplet_loss_of(settings.loss, settings.margin)
+        self.of_triplets = loss.of_distances(settings.margin)
         self.margin = settings.margin if loss.has_margin else 0.0
-        self.classifier: _CosineClassifier | None = None
-        self.centers: ClassCenters | None = None
+        # Vectors of classes and their scale; centers, and whether each class was seen.
+        self.classifier: list[keras.Variable] = []
+        self.centers: list[keras.Variable] = []
         if loss.has_cross_entropy:
-            self.classifier = _CosineClassifier(n_classes, name="classifier")
-            self.classifier.build((None, dim))
+            start = keras.initializers.HeUniform()((dim, n_classes))
+            self.classifier = [keras.Variable(value) for value in (start, _LOGIT_SCALE)]
         if loss.has_centers:
-            self.centers = ClassCenters(n_classes, settings.center_decay, name="centers")
-            self.centers.build((None, dim))
-
-    @property
-    def trainable_variables(self) -> list[keras.Variable]:
-        return [] if self.classifier is None else self.classifier.trainable_variables
+            nowhere = np.zeros((n_classes, dim), np.float32), np.zeros(n_classes, np.float32)
+            self.centers = [keras.Variable(value, trainable=False) for value in nowhere]
 
     @property
     def variables(self) -> list[keras.Variable]:
         """All that a checkpoint must hold."""
-        parts = [part for part in (self.classifier, self.centers) if part is not None]
-        return [variable for part in parts for variable in part.variables]
+        return self.classifier + self.centers
 
     def __call__(
         self, embeddings: tf.Tensor, labels: tf.Tensor, triplets: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the loss of a batch, and the share that breaks what is asked of it.
 
-        The second is the share of triplets that break the margin (without one: whose positive is
-        not the nearer), or without triplets of images taken for another class.
-
-        Args:
-            embeddings: `(n, dim)` float32.
-            labels: `(n,)` int32; `NO_LABEL` without a class.
-            triplets: `(n_triplets, 3)` int32 places in the batch; passed over where they are mined.
+        That is the share of triplets that break the margin (without one: whose positive is not the
+        nearer), or without triplets of images taken for another class.
         """
         loss, active = tf.constant(0.0), tf.constant(0.0)
-        if self.classifier is not None:
+        if self.classifier:
             is_known = labels != NO_LABEL
-            known = tf.boolean_mask(embeddings, is_known)
             own = tf.boolean_mask(labels, is_known)
-            logits = self.classifier(known)
+            logits = self._classify(tf.boolean_mask(embeddings, is_known))
+            losses = ops.sparse_categorical_crossentropy(own, logits, from_logits=True)
             weight = 1.0
             if self.of_triplets is not None:
                 weight = self._settings.cross_entropy_weight
-            loss += weight * mean_loss(cross_entropy_loss(logits, own), "all")
+            loss += weight * mean_loss(losses, "all")
             guessed = tf.argmax(logits, axis=1, output_type=tf.int32)
             active = _share(guessed != own)
-        if self.centers is not None:
-            losses = self.centers(embeddings, labels, training=True)
+        if self.centers:
+            losses = self._draw_to_centers(embeddings, labels)
             loss += self._settings.center_weight * mean_loss(losses, "all")
         if self.of_triplets is not None:
             to_positive, to_negative = self.measure(embeddings, labels, triplets)
@@ -239,6 +203,34 @@ class Objective:
         if self._squared:
             return tf.square(measured[0]), tf.square(measured[1])
         return measured
+
+    def _classify(self, embeddings: KerasTensor) -> KerasTensor:
+        """Return logits: `(n, n_dims)` -> `(n, n_classes)`."""
+        vectors, scale = self.classifier
+        cosines = ops.matmul(ops.normalize(embeddings, axis=-1), ops.normalize(vectors, axis=0))
+        return scale * cosines
+
+    def _draw_to_centers(self, embeddings: KerasTensor, labels: KerasTensor) -> KerasTensor:
+        """Return `(n,)` half the squared distances to the centers of their classes, and move these.
+
+        They are 0 without a class, or where the class has no center yet.
+        """
+        centers, is_placed = self.centers
+        own = ops.maximum(labels, 0)
+        is_counted = ops.cast(labels >= 0, embeddings.dtype) * ops.take(is_placed, own)
+        targets = ops.stop_gradient(ops.take(centers, own, axis=0))
+        losses = is_counted * (0.5 * ops.sum(ops.square(embeddings - targets), axis=-1))
+        seen = ops.stop_gradient(embeddings)
+        one_hot = ops.one_hot(labels, centers.shape[0], dtype=seen.dtype)
+        counts = ops.sum(one_hot, axis=0)[:, None]
+        means = ops.matmul(ops.transpose(one_hot), seen) / ops.maximum(counts, 1.0)
+        kept = self._settings.center_decay * ops.convert_to_tensor(is_placed)[:, None]
+        is_here = counts > 0
+        moved = ops.where(is_here, kept * centers + (1.0 - kept) * means, centers)
+        placed = ops.maximum(is_placed, ops.cast(is_here[:, 0], is_placed.dtype))
+        centers.assign(moved)
+        is_placed.assign(placed)
+        return losses
 
 
 def _share(is_so: tf.Tensor) -> tf.Tensor:
@@ -297,7 +289,7 @@ class BatchLearner:
         learning_rate: float,
     ) -> None:
         self._objective = objective
-        learned = variables + objective.trainable_variables
+        learned = variables + objective.classifier
         self._optimizer = optimizer = FusedAdam(learning_rate)
         optimizer.build(learned)
 
@@ -327,10 +319,10 @@ class BatchLearner:
     @property
     def centers(self) -> np.ndarray | None:
         """Class centers that the loss draws embeddings to: `(n_classes, dim)`; NaN if unseen."""
-        if self._objective.centers is None:
+        if not self._objective.centers:
             return None
-        is_placed = self._objective.centers.is_placed.numpy()[:, None] > 0
-        return np.where(is_placed, self._objective.centers.centers.numpy(), np.nan)
+        centers, is_placed = (variable.numpy() for variable in self._objective.centers)
+        return np.where(is_placed[:, None] > 0, centers, np.nan)
 
     def begin(self, objective: Objective) -> None:
         """Begin anew, with what another objective of the same form holds."""

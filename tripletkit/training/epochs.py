@@ -9,11 +9,8 @@ the model is written.
 from __future__ import annotations
 
 import json
-import logging
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +19,14 @@ import numpy as np
 
 from tripletkit.data.array_files import read_array_file
 from tripletkit.data.outputs import open_output
-from tripletkit.errors import CollapseError, FeatureFileError, ModelFolderError, OutputError
+from tripletkit.errors import CollapseError, FeatureFileError, ModelFolderError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.settings import Settings
-from tripletkit.training.trainer import EpochRecord, Fitted, OnEpoch, ignore_epoch
+from tripletkit.training.trainer import EpochRecord, Fitted
 
 if TYPE_CHECKING:
     import keras
-
-logger = logging.getLogger("tripletkit")
 
 # Embeddings of length 1 whose mean distance is below this are alike; trained ones are near 1.
 _COLLAPSE_SPREAD = 0.01
@@ -46,8 +41,7 @@ class EpochTraining(ABC):
 
     @property
     def centers(self) -> np.ndarray | None:
-        """Class centers that the loss draws embeddings to: `(n_classes, dim)`; NaN for a class
-        that no batch had; None without."""
+        """See `Fitted`."""
         return None
 
     @abstractmethod
@@ -80,15 +74,8 @@ def keep_best_epoch(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Fitted:
-    """Run a training from its beginning to its end and keep its best epoch.
-
-    Args:
-        val_rows: `(n_val, 3)` indices of images: anchor, positive, negative; may be empty.
-        chooses_epoch: keep the best epoch by validation accuracy and stop when it no longer rises;
-            otherwise, as without validation triplets, keep the last.
-        checkpoints: where every epoch is kept until the next, of a training that has a state; goes
-            on from the one that is there.
-    """
+    """Run a training from its beginning, or its checkpoint, to its end and keep an epoch: the best
+    by validation accuracy, which ends when that no longer rises, or the last."""
     chooses_epoch = chooses_epoch and len(val_rows) > 0
     history: list[EpochRecord] = []
     best_epoch, best_accuracy = 0, -np.inf
@@ -123,62 +110,9 @@ def _share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> flo
     return float(np.mean(triplet_margins(embeddings, rows, distance) > 0))
 
 
-@contextmanager
-def log_epochs(folder: Path | None, on_epoch: OnEpoch = ignore_epoch) -> Iterator[OnEpoch]:
-    """Give what is told each epoch: TensorBoard logs where a folder is given, the log, a listener.
-
-    The package tensorboard is needed to look at the logs, not to write them.
-    """
-
-    def tell(record: EpochRecord, n_epochs: int) -> None:
-        is_known = not math.isnan(record.val_accuracy)
-        accuracy = f", validation accuracy {record.val_accuracy:.4f}" if is_known else ""
-        logger.info(
-            "epoch %2d/%d: loss %.4f, active %.1f%%%s",
-            record.epoch,
-            n_epochs,
-            record.loss,
-            100 * record.active,
-            accuracy,
-        )
-        on_epoch(record, n_epochs)
-
-    if folder is None:
-        yield tell
-        return
-    from tripletkit.features.keras_backend import tf
-
-    # What tf.summary.scalar would say; that function itself needs the package tensorboard.
-    scalar = tf.compat.v1.SummaryMetadata(
-        plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
-    )
-    try:
-        writer = tf.summary.create_file_writer(str(folder))
-    except tf.errors.OpError as error:
-        raise OutputError(
-            f"{folder}: the TensorBoard logs cannot be written: {error.message}"
-        ) from error
-
-    def tell_and_write(record: EpochRecord, n_epochs: int) -> None:
-        values = asdict(record)
-        epoch = values.pop("epoch")
-        with writer.as_default():
-            for name, value in values.items():
-                if np.isfinite(value):
-                    tf.summary.write(f"epoch_{name}", np.float32(value), epoch, scalar)
-        writer.flush()
-        tell(record, n_epochs)
-
-    try:
-        yield tell_and_write
-    finally:
-        writer.close()
-
-
 def _mean_pairwise_distance(embeddings: np.ndarray) -> float:
-    """Return the root mean square Euclidean distance between two of the embeddings.
-
-    It is 0 where all are alike; about 1.41 where unit embeddings point everywhere.
+    """Return the root mean square distance between two embeddings, about 1.41 of unit ones that
+    point everywhere.
 
     Example:
         >>> _mean_pairwise_distance(np.array([[0.0], [2.0]]))   # pairs 00, 01, 10, 11: 0 4 4 0
@@ -188,11 +122,9 @@ def _mean_pairwise_distance(embeddings: np.ndarray) -> float:
 
 
 def _effective_rank(embeddings: np.ndarray) -> float:
-    """Return in how many directions embeddings really spread.
+    """Return in how many directions embeddings really spread: 1 where all are on a line.
 
-    The exponential of the entropy of the shares that the principal directions have in the spread,
-    taken over at most `_RANK_IMAGES` of the embeddings: 1 where all are on a line, 0 where all are
-    alike.
+    The exponential of the entropy of the shares that the principal directions have in the spread.
 
     Reference:
         Roy, Vetterli. The effective rank. EUSIPCO 2007.
@@ -224,11 +156,10 @@ def check_collapse(
     *,
     find_cause: Callable[[], str | None] = lambda: None,
 ) -> tuple[float, float]:
-    """Return spread and effective rank of the embeddings of training images, or refuse them.
+    """Return spread and effective rank of the embeddings of training images; refuse those that are
+    alike, or not numbers, or on a line where there are more classes than that can keep apart.
 
-    Refused are embeddings that are alike, or not numbers, or on a line where there are more classes
-    than a line can keep apart. After a collapse `find_cause` is asked what the embeddings are made
-    of that explains it.
+    After a collapse `find_cause` is asked what the embeddings are made of that explains it.
     """
     advice = (
         f"Try a lower learning rate (`learning_rate={settings.learning_rate / 10:g}`), another "

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.labels import NO_LABEL, ImageLabels
+from tripletkit.data.labels import ImageLabels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.validation import chooses_epoch, describe_alike
@@ -42,7 +42,6 @@ from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages, no_stages
 from tripletkit.registry import load_object
-from tripletkit.search.offline_mining import hardest_positives
 from tripletkit.training.batch_learner import (
     Batches,
     BatchLearner,
@@ -51,7 +50,6 @@ from tripletkit.training.batch_learner import (
     copy_values,
 )
 from tripletkit.training.epochs import EpochTraining, check_collapse, keep_best_epoch
-from tripletkit.training.held_out import credit, cross_fit
 from tripletkit.training.trainer import (
     Chosen,
     EpochRecord,
@@ -60,6 +58,7 @@ from tripletkit.training.trainer import (
     HeldOutAnswers,
     OnEpoch,
     Trainer,
+    credit,
     ignore_epoch,
 )
 
@@ -76,12 +75,9 @@ class HeadTrainer(Trainer):
     """Trains one head, or several that answer together.
 
     What held-out answers choose is the number of epochs, of a residual head how much of the frozen
-    features it keeps; nothing where there are several heads.
-
-    Args:
-        n_draw_epochs: of a training without held-out images; None outside draws.
-        is_chosen: the number of epochs is settled.
-        curve: accuracy of held-out answers after each epoch, where they chose the number of these.
+    features it keeps; nothing where there are several heads. `n_draw_epochs` are those of a
+    training without held-out images, None outside draws; `curve` is the accuracy of held-out
+    answers after each epoch, where they chose the number of these.
     """
 
     def __init__(
@@ -108,8 +104,7 @@ class HeadTrainer(Trainer):
         if self._n_draw_epochs is not None:
             settings = replace(settings, epochs=self._n_draw_epochs)
             if settings.members == 1:
-                answer = self._answer_blends if self._is_residual else self._answer_each_epoch
-                return answer(learned, asked, settings)
+                return self._answer_variants(learned, asked, settings)
         embeddings = embed(self._train(learned, settings).head, self.examples.features)
         return triplet_margins(embeddings, asked, settings.distance)[None]
 
@@ -128,10 +123,9 @@ class HeadTrainer(Trainer):
     def choose(self, held_out: HeldOutAnswers | None) -> Chosen:
         if held_out is None:
             return Chosen(self)
-        n_epochs = self._n_draw_epochs
-        assert n_epochs is not None, "it answered draws"
         accuracies = credit(held_out.margins).mean(axis=1)
-        by_epoch = len(accuracies) > 1 and not self._is_residual
+        n_epochs = len(accuracies)
+        by_epoch = n_epochs > 1 and not self._is_residual
         epoch, settings, kept = n_epochs, self.settings, ""
         if by_epoch:
             epoch = self._find_best(accuracies) + 1
@@ -159,11 +153,11 @@ class HeadTrainer(Trainer):
             curve=np.interp(places, np.arange(1, n_epochs + 1), accuracies) if by_epoch else (),
         )
 
-        def choose(of_others: np.ndarray, _: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-            best = self._find_best(credit(of_others).mean(axis=1))
+        def choose(others: HeldOutAnswers) -> Callable[[np.ndarray], np.ndarray]:
+            best = self._find_best(credit(others.margins).mean(axis=1))
             return lambda of_asked: of_asked[best]
 
-        return Chosen(chosen, cross_fit(held_out, choose), epochs, settings.epochs)
+        return Chosen(chosen, held_out.cross_fit(choose), epochs, settings.epochs)
 
     def _find_best(self, accuracies: np.ndarray) -> int:
         """Return the best variant, the earliest of equals; chance is smoothed away from epochs."""
@@ -189,37 +183,34 @@ class HeadTrainer(Trainer):
             return record
         return replace(record, held_out_accuracy=float(self._curve[record.epoch - 1]))
 
-    def _answer_blends(
+    def _answer_variants(
         self, learned: np.ndarray, asked: np.ndarray, settings: Settings
     ) -> np.ndarray:
-        """Return `(n_blends, n_asked)` margins of one training."""
-        images = np.unique(self.examples.rows[learned])
-        unit = scale_to_unit_length(self.examples.features)
+        """Return margins of one training: after each epoch, or of each blend after the last."""
         training, margins = _make_training(self.examples, learned, settings), []
-        for _ in range(settings.epochs):
-            loss, _ = training.run_epoch()
-        training.check(training.embed(), loss)
-        for blend in _list_blends(settings):
-            embeddings = training.embed(blend.strength)
-            if blend.frozen_share:
-                scale = frozen_scale(unit[images], embeddings[images], blend.frozen_share)
-                embeddings = scale_to_unit_length(np.hstack([scale * unit, embeddings]))
-            if settings.is_compressed:
-                kernel, bias = fit_projection(embeddings[images], settings)
-                embeddings = scale_to_unit_length(embeddings @ kernel + bias)
-            margins.append(triplet_margins(embeddings, asked, settings.distance))
-        return np.stack(margins)
 
-    def _answer_each_epoch(
-        self, learned: np.ndarray, asked: np.ndarray, settings: Settings
-    ) -> np.ndarray:
-        """Return `(n_epochs, n_asked)` margins after each epoch."""
-        training, margins = _make_training(self.examples, learned, settings), []
+        def answer(embeddings: np.ndarray) -> None:
+            margins.append(triplet_margins(embeddings, asked, settings.distance))
+
         for _ in range(settings.epochs):
             loss, _ = training.run_epoch()
-            embeddings = training.embed()
-            training.check(embeddings, loss)
-            margins.append(triplet_margins(embeddings, asked, settings.distance))
+            if not self._is_residual:
+                embeddings = training.embed()
+                training.check(embeddings, loss)
+                answer(embeddings)
+        if self._is_residual:
+            training.check(training.embed(), loss)
+            images = np.unique(self.examples.rows[learned])
+            unit = scale_to_unit_length(self.examples.features)
+            for blend in _list_blends(settings):
+                embeddings = training.embed(blend.strength)
+                if blend.frozen_share:
+                    scale = frozen_scale(unit[images], embeddings[images], blend.frozen_share)
+                    embeddings = scale_to_unit_length(np.hstack([scale * unit, embeddings]))
+                if settings.is_compressed:
+                    kernel, bias = fit_projection(embeddings[images], settings)
+                    embeddings = scale_to_unit_length(embeddings @ kernel + bias)
+                answer(embeddings)
         return np.stack(margins)
 
     def _train(
@@ -231,11 +222,8 @@ class HeadTrainer(Trainer):
         chooses: bool = False,
         on_epoch: Callable[[EpochRecord], None] | None = None,
     ) -> Fitted:
-        """Train the members of a model, join them, and compress their embeddings if so asked.
-
-        History and best epoch are the first member's; the best epoch is kept where validation
-        triplets choose it.
-        """
+        """Train the members, join them, and compress their embeddings if so asked; history and best
+        epoch are the first member's."""
         rows, features = self.examples.rows[learned], self.examples.features
         members = []
         for member in range(settings.members):
@@ -289,9 +277,11 @@ def _list_blends(settings: Settings) -> list[Settings]:
 class _Training(EpochTraining):
     """A head on its way: epochs, and its embeddings and weights between them.
 
-    Memory holds the features `(n_images, n_features)` once, whatever the number of triplets;
-    `images` are the indices of those of the training.
+    Memory holds the features of all images once, whatever the number of triplets.
     """
+
+    # How many classes the training images are of, where that is known.
+    _n_classes: int | None = None
 
     def __init__(self, features: np.ndarray, images: np.ndarray, settings: Settings) -> None:
         seed_layers(settings.seed)
@@ -314,11 +304,6 @@ class _Training(EpochTraining):
         copy_values(self._kept.variables, body.variables)
         self._body = body
 
-    @property
-    def n_classes(self) -> int | None:
-        """How many classes the training images are of, where that is known."""
-        return None
-
     def weights(self) -> list[np.ndarray]:
         return self._body.get_weights()
 
@@ -335,7 +320,7 @@ class _Training(EpochTraining):
             embeddings[self._images],
             loss,
             self._settings,
-            self.n_classes,
+            self._n_classes,
             find_cause=lambda: describe_alike(self._given, self._images),
         )
 
@@ -374,7 +359,6 @@ class _HeadTraining(_Training):
         self._compiled.optimizer.reset()
 
     def run_epoch(self) -> tuple[float, float]:
-        """Go once over the triplets, in an order of chance; return mean loss and violations."""
         order = self._order.permutation(len(self._rows))
         weights = np.empty((0, 2)) if self._loss_weights is None else self._loss_weights[order]
         loss, active = self._compiled.run(
@@ -393,54 +377,36 @@ class _LabelTraining(_Training):
     """
 
     def __init__(
-        self,
-        features: np.ndarray,
-        train_rows: np.ndarray,
-        settings: Settings,
-        labels: ImageLabels,
-        batches: Batches | None = None,
+        self, features: np.ndarray, train_rows: np.ndarray, settings: Settings, labels: ImageLabels
     ) -> None:
         super().__init__(features, np.unique(train_rows), settings)
-        self._labels = labels.of_image
-        self._classes = labels.classes
+        self._n_classes = len(labels.classes)
         self._epoch = 0
-        self._batches = batches or Batches(train_rows, labels.of_image, settings)
-        sizes = self.n_classes, self._kept.output_shape[-1]
+        self._batches = Batches(train_rows, labels.of_image, settings)
+        sizes = self._n_classes, self._kept.output_shape[-1]
         objective = Objective(settings, *sizes)
         n_features, form = features.shape[1], _form_of(settings)
         body, self._learner = _borrow(
             self,
-            ("labels", n_features, self.n_classes, form),
+            ("labels", n_features, self._n_classes, form),
             lambda: _compile_learner(build_body(n_features, form), Objective(form, *sizes), form),
         )
         self._take_body(body)
         self._learner.begin(objective)
 
     def run_epoch(self) -> tuple[float, float]:
-        """Go once over the batches; return mean loss and share of violations."""
-        if self._settings.inject_positives and self._epoch % self._settings.refresh == 0:
-            self._batches.positives = self._find_hardest_positives()
-        rng = np.random.default_rng([self._settings.seed, self._epoch])
-        self._epoch += 1
+        number, self._epoch = self._epoch, self._epoch + 1
+        if number:
+            self._batches.find_positives(number, self.embed, self._settings.distance)
+        else:
+            self._batches.find_positives(0, lambda: self._features, FROZEN_DISTANCE)
         return self._learner.learn(
-            (tf.gather(self._matrix, batch.images), batch) for batch in self._batches.epoch(rng)
+            (tf.gather(self._matrix, batch.images), batch) for batch in self._batches.epoch(number)
         )
-
-    @property
-    def n_classes(self) -> int:
-        return len(self._classes)
 
     @property
     def centers(self) -> np.ndarray | None:
         return self._learner.centers
-
-    def _find_hardest_positives(self) -> np.ndarray:
-        """Return each training image's farthest one of its class; at first by the features."""
-        labels = np.full_like(self._labels, NO_LABEL)
-        labels[self._images] = self._labels[self._images]
-        if self._epoch == 0:
-            return hardest_positives(self._features, labels, FROZEN_DISTANCE)
-        return hardest_positives(self.embed(), labels, self._settings.distance)
 
 
 def _make_training(
@@ -490,10 +456,6 @@ class _CompiledEpoch:
     def _run(
         self, matrix: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Go once over triplets; return mean loss and share of violations.
-
-        The matrix is standardised; there are no weights where it is not weighted.
-        """
         n_rows = tf.shape(rows)[0]
         total, active = tf.constant(0.0), tf.constant(0.0)
         for start in tf.range(0, n_rows, self._settings.batch_size):

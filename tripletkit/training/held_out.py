@@ -1,22 +1,32 @@
-"""Answers of a trainer to held-out draws, pooled: the only loop over draws that there is."""
+"""Answers of a trainer to what it was trained without: draws of images, or whole classes of them.
+
+The only loop over held-out draws is here, and the only one over unseen classes.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.held_out_draws import Draw, draw_folds, plan_draws
-from tripletkit.defaults import FROZEN_DISTANCE
-from tripletkit.errors import (
-    FewTripletsWarning,
-    SplitError,
-    caution,
+from tripletkit.data.splits.held_out_draws import (
+    BY_LABELS,
+    Draw,
+    HeldOutClasses,
+    draw_folds,
+    find_groups,
+    hold_out_classes,
+    plan_draws,
 )
+from tripletkit.data.triplets import Triplets
+from tripletkit.defaults import FROZEN_DISTANCE
+from tripletkit.errors import FewTripletsWarning, SplitError, caution
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import (
     BetterRecipe,
@@ -26,6 +36,7 @@ from tripletkit.evaluation.pooled import (
     fit_learning_curve,
     score_pooled,
 )
+from tripletkit.evaluation.validation import score_margins
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.recipes import MAP, get_recipe
 from tripletkit.model.settings import Settings
@@ -35,15 +46,11 @@ from tripletkit.training.trainer import (
     Examples,
     HeldOutAnswers,
     Trainer,
+    credit,
     make_trainer,
 )
 
 logger = logging.getLogger("tripletkit")
-
-
-def credit(margins: np.ndarray) -> np.ndarray:
-    """Return what each margin counts: 1 where it is right, half for a tie."""
-    return (margins > 0) + 0.5 * (margins == 0)
 
 
 def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
@@ -63,14 +70,14 @@ def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
         chosen.candidates,
         chosen.recipes,
         None if of_map is None else score_pooled(of_map, *asked),
-        find_better_recipe(trained, frozen, of_map, images, draws),
+        _find_better_recipe(trained, frozen, of_map, images, draws),
         chosen.epoch,
         chosen.n_epochs,
         len(answers.margins),
     )
 
 
-def find_better_recipe(
+def _find_better_recipe(
     trained: np.ndarray,
     frozen: np.ndarray,
     of_map: np.ndarray | None,
@@ -86,20 +93,6 @@ def find_better_recipe(
         if interval is not None and interval.low > 0:
             return BetterRecipe(recipe, lead, interval)
     return None
-
-
-# Takes the margins of all variants, `(n_variants, n)`, and the images of each triplet, `(n, 3)`;
-# returns what gives the margins `(n,)` of the variant that these choose.
-_Choose = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
-
-
-def cross_fit(answers: HeldOutAnswers, choose: _Choose) -> np.ndarray:
-    """Return `(n,)` margins of which none was chosen by itself; see `HeldOutAnswers.folds`."""
-    margins = np.empty(len(answers.draws))
-    for is_asked, is_other in answers.folds():
-        chosen = choose(answers.margins[:, is_other], answers.images[is_other])
-        margins[is_asked] = chosen(answers.margins[:, is_asked])
-    return margins
 
 
 def _draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] | None:
@@ -162,7 +155,6 @@ def answer_held_out(
         raise SplitError("expected held-out triplets that people agree on, got none")
     triplets = np.concatenate(asked)
     return HeldOutAnswers(
-        trainer,
         np.concatenate(margins, axis=1),
         triplet_margins(examples.features, examples.rows[triplets], FROZEN_DISTANCE),
         np.concatenate(of_map) if of_map else None,
@@ -173,11 +165,6 @@ def answer_held_out(
         time.perf_counter() - started_s,
         None if examples.trials is None else examples.trials[triplets],
     )
-
-
-def choose(trainer: Trainer, held_out: HeldOutAnswers | None) -> Chosen:
-    """Return what held-out answers choose, or the trainer as it usually is without any."""
-    return trainer.choose(None) if held_out is None else held_out.trainer.choose(held_out)
 
 
 def make_map(examples: Examples) -> Trainer:
@@ -220,10 +207,12 @@ def _worth_their_time(
 _SHARES = (0.25, 0.5, 1.0)
 # Fewer triplets than this train nothing.
 _MIN_TRIPLETS = 20
+# Judgements more than there are, whose gain is told.
+_N_MORE = 500
 
 
 def measure_learning_curve(
-    trainer: Trainer, n_more: int = 500, progress: Progress = no_progress
+    trainer: Trainer, progress: Progress = no_progress
 ) -> LearningCurve | None:
     """Train with shares of the judgements, and of the images, and fit the curve.
 
@@ -257,7 +246,7 @@ def measure_learning_curve(
         np.array(numbers, dtype=np.float64),
         np.array(accuracies),
         len(rows),
-        n_more,
+        _N_MORE,
         np.array(with_fewer_images),
     )
 
@@ -275,3 +264,133 @@ def _over_fewer_images(
     # A triplet is among the images as soon as the last of its three is.
     last = rank[rows[train]].max(axis=1)
     return np.sort(train[np.argsort(last, kind="stable")[:wanted]])
+
+
+# Between the seeds of two rounds, so that the first of another training's seed is no second here.
+_ROUND_SEEDS = 1_000_003
+# What training goes without in each round, and what its groups are: classes, or clusters.
+UnseenRounds = list[tuple[HeldOutClasses, str]]
+
+
+def plan_unseen_classes(examples: Examples, seed: int, fraction: float) -> UnseenRounds:
+    """Decide which classes are held out, up to `defaults.UNSEEN_ROUNDS` times, each time others.
+
+    The classes are those of labelled images where there are labels, else clusters of features.
+    """
+    rounds: UnseenRounds = []
+    for number in range(defaults.UNSEEN_ROUNDS):
+        try:
+            held_out, groups_from = _hold_out(examples, seed + number * _ROUND_SEEDS, fraction)
+        except SplitError:
+            # Where some classes can be held out, others may not.
+            if not rounds:
+                raise
+            continue
+        # Of few classes the same may be drawn again, which would say the same.
+        if not any(np.array_equal(held_out.is_held_out, each.is_held_out) for each, _ in rounds):
+            rounds.append((held_out, groups_from))
+    return rounds
+
+
+def _hold_out(examples: Examples, seed: int, fraction: float) -> tuple[HeldOutClasses, str]:
+    """Return what is held out, and what the classes are from."""
+    rows, labels = examples.rows, examples.labels
+    images = np.union1d(rows, examples.val_rows)
+    unit = scale_to_unit_length(examples.features)
+    groups, n_groups, source = find_groups(
+        images, unit, None if labels is None else labels.of_image, seed
+    )
+    # Two classes are one pair to tell apart, which says little; clusters are finer.
+    fewest = 3 if source == BY_LABELS and n_groups >= 6 else 2
+    held_out = hold_out_classes(rows, groups, n_groups, fraction, seed, fewest)
+    if examples.is_scored is None:
+        return held_out, source
+    asked = held_out.split.val_rows
+    if not len(kept := asked[examples.is_scored[asked]]):
+        raise SplitError("expected questions of chance about the held-out classes, got none")
+    return replace(held_out, split=replace(held_out.split, val_rows=kept)), source
+
+
+def measure_unseen_classes(
+    trainer: Trainer,
+    triplets: Triplets,
+    rounds: UnseenRounds,
+    test_features: np.ndarray | None = None,
+    progress: Progress = no_progress,
+) -> tuple[dict[str, Any], BetterRecipe | None]:
+    """Train without whole classes of images and see how the model does on them.
+
+    A triplet that several trainings were asked about is answered by the mean of their margins.
+    Returns what the record holds, and another recipe to try for such classes, if one surely is
+    better.
+    """
+    examples = trainer.examples
+    simple = make_map(examples)
+    total, n_answers = np.zeros((2, len(triplets))), np.zeros(len(triplets), dtype=np.int64)
+    for number, (each, _) in enumerate(rounds):
+        progress(number, len(rounds))
+        rows = examples.with_answer(each.split.val_rows)
+        answered = each.split.train_rows, examples.rows[rows]
+        total[:, rows] += np.concatenate([trainer.answer(*answered), simple.answer(*answered)])
+        n_answers[rows] += 1
+    progress(len(rounds), len(rounds))
+    first, groups_from = rounds[0]
+    test = None
+    if test_features is not None:
+        unit, trained_on = scale_to_unit_length(examples.features), np.unique(examples.rows)
+        of_test = scale_to_unit_length(test_features)
+        test = _measure_novelty(unit[trained_on], first.is_held_out[trained_on], of_test)
+    asked_rows = np.flatnonzero(n_answers)
+    asked = triplets.take(asked_rows)
+    trained, of_map = (total[:, asked_rows] / n_answers[asked_rows]).astype(np.float32)
+    frozen = triplet_margins(examples.features, asked.rows, FROZEN_DISTANCE)
+    draws = np.zeros(len(asked), np.int64)
+    better = _find_better_recipe(credit(trained), credit(frozen), credit(of_map), asked.rows, draws)
+    found = {
+        "groups_from": groups_from,
+        "n_groups": first.n_groups,
+        "n_rounds": len(rounds),
+        "n_held_out_classes": [each.n_held_out_classes for each, _ in rounds],
+        "n_held_out_images": int(np.any([each.is_held_out for each, _ in rounds], axis=0).sum()),
+        "trained": score_margins(trained, asked).to_dict(),
+        "frozen_cosine": score_margins(frozen, asked).to_dict(),
+        "map": score_margins(of_map, asked).to_dict(),
+        "test": test,
+    }
+    return found, better
+
+
+def _measure_novelty(
+    training: np.ndarray, is_held_out: np.ndarray, test: np.ndarray
+) -> dict[str, Any]:
+    """Return how far images are on average from the nearest training image, as the record has it.
+
+    Distances are 1 - cosine of frozen features of length 1, centered: what all training images
+    have in common makes all distances small, and the difference between known and unseen classes a
+    third as large as it can be. `is_held_out` says of each training image whether it is of a
+    held-out class.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    mean = training.mean(axis=0)
+    training, test = training - mean, test - mean
+
+    def mean_distance(to: np.ndarray, of: np.ndarray | None) -> float:
+        index = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(to)
+        # Without images of its own, each one's neighbour is another than itself.
+        return float(index.kneighbors(of)[0].mean())
+
+    known = mean_distance(training, None)
+    unseen = mean_distance(training[~is_held_out], training[is_held_out])
+    of_test = mean_distance(training, test)
+    # Where the test lies between new images of seen classes (0) and unseen classes (1).
+    novelty = 0.5
+    if unseen > known:
+        novelty = float(np.clip((of_test - known) / (unseen - known), 0.0, 1.0))
+    return {
+        "of_training": known,
+        "of_unseen_classes": unseen,
+        "of_test": of_test,
+        "n_test": len(test),
+        "novelty": novelty,
+    }

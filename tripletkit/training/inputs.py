@@ -1,38 +1,192 @@
-"""What a training learns from, read: judgements, labels, or both; and validation set apart."""
+"""What a training learns from: as it is given, read, and found again to train with it once more."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.images import Images
-from tripletkit.data.judgements import Judgements
-from tripletkit.data.labels import ImageLabels, read_labels
+from tripletkit.data.images import Images, open_images
+from tripletkit.data.judgements import (
+    Judgements,
+    JudgementsLike,
+    TruthLike,
+    find_unchanged,
+    read_judgements,
+    reopen_judgements,
+)
+from tripletkit.data.labels import ImageLabels, LabelsLike, read_labels
 from tripletkit.data.splits.policies import hold_out_images
-from tripletkit.data.training_set import BY_FILE, TrainingSet
-from tripletkit.data.triplets import Triplets, Votes, VotesAs
+from tripletkit.data.text_files import FileRecord
+from tripletkit.data.training_set import TrainingSet
+from tripletkit.data.triplets import Triplets, Votes, VotesAs, VotesLike
 from tripletkit.errors import (
     DataWarning,
     FewTripletsWarning,
     LeakageWarning,
+    ModelFolderError,
+    SettingsError,
     SplitError,
     caution,
 )
-from tripletkit.evaluation.validation import chooses_epoch, warn_of_features
+from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.record import InputsRecord, VotesRecord
-from tripletkit.progress import Stages
-from tripletkit.training.job import Job, TrainingSources
-from tripletkit.training.trainer import Workplace
+from tripletkit.model.record import InputsRecord, ModelRecord, VotesRecord
 
 logger = logging.getLogger("tripletkit")
+
+
+@dataclass(frozen=True)
+class TrainingSources:
+    """What is learned from and validated on; None for a default, or for what is not given.
+
+    Attributes:
+        images: of a folder; without files where features are given.
+        judgements: None to draw triplets from labels.
+        split: what training and validation must not share.
+        val_fraction: the share to set apart.
+        groups: of images, as labels: what is held out together.
+        refit: validate on held-out draws and train on all triplets, where nothing else is said of
+            validation; otherwise a share is set apart once.
+    """
+
+    images: Images = field(default_factory=lambda: open_images(None))
+    judgements: Judgements | None = None
+    labels: LabelsLike | None = None
+    val: Judgements | None = None
+    val_labels: LabelsLike | None = None
+    votes_as: VotesAs | None = None
+    split: str | None = None
+    val_fraction: float | None = None
+    groups: LabelsLike | None = None
+    refit: bool = True
+
+    @property
+    def has_votes(self) -> bool:
+        return self.judgements is not None and self.judgements.votes is not None
+
+    @property
+    def takes_votes_as(self) -> VotesAs:
+        return self.votes_as or defaults.VOTES_AS
+
+    @property
+    def fraction(self) -> float:
+        """The share to set apart."""
+        if self.pools:
+            return 0.0
+        return defaults.TRAIN_VAL_FRACTION if self.val_fraction is None else self.val_fraction
+
+    @property
+    def pools(self) -> bool:
+        """Whether validation is on held-out draws, so that nothing is set apart."""
+        is_own = self.val is not None or self.is_split_chosen
+        return self.refit and self.judgements is not None and not is_own
+
+    @property
+    def is_split_chosen(self) -> bool:
+        """Whether the user said how validation is set apart."""
+        return self.val_fraction is not None or self.split is not None
+
+    def check(self, *, needs_images: bool) -> None:
+        """Refuse what does not go together; images are needed where features are computed."""
+        folder = self.images.folder
+        if self.judgements is None and self.labels is None:
+            raise SettingsError(
+                "triplets",
+                f"{folder or 'this'} alone says nothing of which images are alike: give "
+                "`triplets`, or `labels`.",
+            )
+        if folder is None and needs_images:
+            raise SettingsError("images", "`images`: expected the folder of the images.")
+        if folder is not None and not folder.is_dir():
+            raise SettingsError("images", f"`images`: expected a folder, got {folder}.")
+        self._check_validation()
+        if self.votes_as is None or self.has_votes:
+            return
+        if self.judgements is None:
+            raise SettingsError("votes", "`votes_as` needs votes, on rows of `triplets`.")
+        raise SettingsError(
+            "votes",
+            "`votes_as` needs votes: give `votes`, or columns of them in "
+            f"{self.judgements.record.name}.",
+        )
+
+    def _check_validation(self) -> None:
+        if self.groups is not None and (
+            self.judgements is None or self.val is not None or self.split not in (None, "image")
+        ):
+            raise SettingsError(
+                "groups",
+                "`groups` say which images of `triplets` are held out together: they go with "
+                "neither `val`, nor `labels` alone, nor a `split` by anything but image.",
+            )
+        if self.val is not None and self.is_split_chosen:
+            raise SettingsError(
+                "val", "`val` excludes `val_fraction` and `split`: the file says it."
+            )
+        if self.judgements is None and self.split is not None:
+            raise SettingsError(
+                "split",
+                "`split` is for a triplet file; of `labels` images are held out, class by class.",
+            )
+        if self.split is not None and self.split not in defaults.SPLIT_POLICIES:
+            raise SettingsError(
+                "split",
+                f"`split`: expected one of {', '.join(defaults.SPLIT_POLICIES)}, got "
+                f"{self.split!r}.",
+            )
+        if not 0 <= self.fraction < 1:
+            raise SettingsError(
+                "val_fraction",
+                f"`val_fraction`: expected 0 to below 1, got {self.val_fraction!r}.",
+            )
+        if self.val_labels is None:
+            return
+        if self.labels is None or self.judgements is not None:
+            raise SettingsError(
+                "val_labels",
+                "`val_labels` goes with `labels` and no triplet file; use `val` with that.",
+            )
+        if self.is_split_chosen or self.val is not None:
+            raise SettingsError(
+                "val_labels", "`val_labels` excludes `val`, `val_fraction` and `split`."
+            )
+
+
+def open_sources(
+    *,
+    triplets: JudgementsLike | None = None,
+    names: Sequence[str] | None = None,
+    votes: VotesLike | None = None,
+    val: JudgementsLike | None = None,
+    val_truth: TruthLike | None = None,
+    val_votes: VotesLike | None = None,
+    **others: Any,
+) -> TrainingSources:
+    """Open the judgements that are given, as `read_judgements` does, and return them with all
+    other sources."""
+    if triplets is None and (votes is not None or val_votes is not None):
+        raise SettingsError("triplets", "Votes are on the rows of a triplet file: give `triplets`.")
+    for name, given in (("val_truth", val_truth), ("val_votes", val_votes)):
+        if val is None and given is not None:
+            raise SettingsError("val", f"`{name}` needs `val`, which it is of.")
+    if val_votes is not None and val_truth is not None:
+        raise SettingsError(
+            "val_truth", "`val_votes` excludes `val_truth`: what most people said is the truth."
+        )
+    judgements = of_val = None
+    if triplets is not None:
+        judgements = read_judgements(triplets, names=names, votes=votes)
+    if val is not None:
+        of_val = read_judgements(val, names=names, votes=val_votes, truth=val_truth)
+    return TrainingSources(judgements=judgements, val=of_val, **others)
 
 
 # Every image's name and place; triplets, and labels where there are any, over these names; what was
@@ -40,45 +194,12 @@ logger = logging.getLogger("tripletkit")
 _Read = tuple[Images, TrainingSet, InputsRecord]
 
 
-def open_workplace(job: Job, store: FeatureStore, folder: Path | None, stages: Stages) -> Workplace:
-    """Read all that a checked job names; weights may be written into the folder."""
-    images = job.sources.images
-    read = _read_labelled if job.sources.judgements is None else _read_judged
-    files, data, record = read(job.sources, job.seed, store)
+def read_inputs(sources: TrainingSources, seed: int, store: FeatureStore) -> _Read:
+    """Read judgements, or draw them from labels, and set validation apart."""
+    read = _read_labelled if sources.judgements is None else _read_judged
+    files, data, record = read(sources, seed, store)
     _warn_of_left_out(data)
-    test = None
-    if job.test is not None:
-        asked = job.test.triplets
-        test = images.find(asked.names, asked.first_places())
-    # All that can be wrong with files was found by now; what follows takes seconds.
-    encoder = job.open_encoder(folder)
-    for part in encoder.parts:
-        if part.reason:
-            logger.info("Backbone %s.", part.reason)
-    collection = encoder.load(files, store, progress=stages("features"))
-    test_features = None
-    if test is not None:
-        of_test = encoder.load(test, store, progress=stages("features"))
-        test_features = of_test.features[of_test.is_usable()]
-    data = data.keep_usable(collection.is_usable())
-    if not len(data.train):
-        cause = " after leaving out bad images" if collection.problems else ""
-        raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
-    warn_of_features(collection.features, data.train)
-    if data.by == BY_FILE and len(data.val):
-        warn_of_features(collection.features, data.val)
-    return Workplace(
-        files,
-        data,
-        replace(record, **images.policy),
-        encoder,
-        collection,
-        store,
-        folder,
-        test_features,
-        job.output,
-        job.resume,
-    )
+    return files, data, replace(record, **sources.images.policy)
 
 
 def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> _Read:
@@ -225,10 +346,7 @@ def _tell_of_random(is_random: np.ndarray) -> None:
     )
 
 
-_T = TypeVar("_T")
-
-
-def _set_apart(sources: TrainingSources, divide: Callable[[float], _T]) -> _T:
+def _set_apart(sources: TrainingSources, divide: Callable[[float], Any]) -> Any:
     """Divide by the fraction that is to be set apart, or, unless the user chose it, by none."""
     try:
         return divide(sources.fraction)
@@ -260,7 +378,7 @@ def _divide(
     groups: np.ndarray | None,
 ) -> TrainingSet:
     by = sources.split or defaults.SPLIT_POLICIES[0]
-    data = _set_apart(
+    data: TrainingSet = _set_apart(
         sources,
         lambda fraction: TrainingSet.divide(triplets, by, fraction, seed, votes, groups),
     )
@@ -289,3 +407,101 @@ def _warn_of_left_out(data: TrainingSet) -> None:
             "`val_fraction`.",
             FewTripletsWarning,
         )
+
+
+def read_training_triplets(inputs: InputsRecord) -> Triplets | None:
+    """Return what a model was trained on as anchor, positive, negative; None if it is gone.
+
+    Where people voted, the positive is what most of them chose; ties are left out.
+    """
+    if inputs.triplets is None:
+        return None
+    judgements = reopen_judgements(inputs.triplets, _votes_file(inputs))
+    return None if judgements is None else judgements.decided().triplets
+
+
+def find_sources(
+    record: ModelRecord,
+    place: Path,
+    images: Path | None = None,
+    known: TrainingSources | None = None,
+    judgements: Judgements | None = None,
+) -> TrainingSources:
+    """Return what a model was trained on and validated on, to train with it again.
+
+    Those of a model in memory are `known`; `images` is where they are now, if not where they were,
+    and `judgements` are to be learned from instead. Of judgements other than those of the training
+    nothing is set apart, as the model has learned from images on both sides of any such division.
+    """
+    found = known or _reopen_sources(record, place, judgements)
+    if images is not None:
+        found = replace(found, images=found.images.in_folder(images))
+    if judgements is None:
+        return found
+    found = replace(found, judgements=judgements)
+    trained_with = record.inputs.triplets
+    if trained_with is not None and judgements.record.sha256 == trained_with.sha256:
+        return found
+    fraction = 0.0 if found.val is None else None
+    return replace(found, val_labels=None, split=None, val_fraction=fraction)
+
+
+def _reopen_sources(
+    record: ModelRecord, place: Path, judgements: Judgements | None
+) -> TrainingSources:
+    """Return what is recorded, from where it was; but `judgements`, if they are given."""
+    inputs = record.inputs
+    files: dict[str, Any] = {
+        name: _find(name, getattr(inputs, name), place)
+        for name in ("labels", "groups", "val_truth", "val_votes")
+    }
+    files["val"] = _reopen("val", inputs.val, place)
+    if judgements is None:
+        files["val_labels"] = _find("val_labels", inputs.val_labels, place)
+    for name in ("labels", "val_labels", "groups"):
+        recorded = getattr(inputs, name)
+        if files.get(name) and (columns := dict(recorded.read_as).get("columns")):
+            where = None if record.images is None else Path(record.images)
+            files[name] = read_labels(files[name], where, columns=json.loads(columns))
+    votes = inputs.votes
+    return open_sources(
+        images=open_images(record.images, **inputs.policy),
+        triplets=judgements or _reopen("triplets", inputs.triplets, place),
+        votes=_find("votes", _votes_file(inputs), place),
+        votes_as=None if votes is None else votes.taken_as,
+        split=None if inputs.split == "none" else inputs.split,
+        val_fraction=inputs.val_fraction,
+        **files,
+    )
+
+
+def _votes_file(inputs: InputsRecord) -> FileRecord | None:
+    """Return the record of a file of votes alone."""
+    votes = inputs.votes
+    return votes.file if votes and not votes.in_columns else None
+
+
+def _reopen(name: str, recorded: FileRecord | None, place: Path) -> Judgements | None:
+    """Read judgements as they were read for the training: columns, names, swapped, left out."""
+    if recorded is None or _find(name, recorded, place) is None:
+        return None
+    return reopen_judgements(recorded)
+
+
+def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
+    if recorded is None:
+        return None
+    path = None if recorded.path is None else Path(recorded.path)
+    # Labels may be a folder; what they say is compared when they are read.
+    is_there = path is not None and (path.is_dir() or path.is_file())
+    is_text = name not in ("labels", "val_labels", "groups")
+    if not is_there or (is_text and find_unchanged(recorded) is None):
+        how = ", or give the triplets in Python as `triplets=`" if name == "triplets" else ""
+        raise ModelFolderError(
+            f"{recorded.name}: expected the file that {place} was trained with (`{name}`), it is "
+            f"gone or changed. Bring it back, train anew{how}."
+            if path is not None
+            else f"{recorded.name}: {place} was trained with it (`{name}`), and it is in no file "
+            f"that could be read again. Train anew{how}."
+        )
+    return path

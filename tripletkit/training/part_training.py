@@ -112,14 +112,12 @@ class PartSettings:
     Attributes:
         n_dims: numbers in an embedding; None for as many as there are features.
         input_dropout: share of the components that is dropped on their way into the hidden layer.
-        margin: of the hinge; on squared distances where `is_squared`.
         n_heads: heads from different starts whose distances are averaged. Short embeddings of
             their own differ from start to start: three together answered 2.1 points more of the
             held-out triplets of the stamps than one. Steps away from the features do not (-0.2).
-        variants: after how many steps the weights are taken, ascending; held-out answers say which
-            are best. Short embeddings of their own need more steps on many images and fewer on
-            few: 240 instead of 120 answered 1.6 points more on CIFAR-10 and 3.5 less on many
-            classes.
+        variants: after how many steps the weights are taken, ascending. Short embeddings of their
+            own need more on many images: 240 instead of 120 answered 1.6 points more on CIFAR-10
+            and 3.5 less on many classes.
         batch_size: triplets in a step; half as many where there are more images than this, which
             answered as many of CIFAR-10 in half the time.
     """
@@ -150,11 +148,6 @@ def train_part(
 ) -> list[list[np.ndarray]]:
     """Return the weights of one head after each number of steps: two kernels, each with its bias.
 
-    Args:
-        loss_weights: `(n_triplets, 2)` of each triplet's loss as it stands and with positive and
-            negative exchanged, where people disagree.
-    Raises:
-        CollapseError: if the weights are no longer numbers.
     References:
         Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832 (the loss); Kingma,
         Ba. Adam. ICLR 2015. arXiv:1412.6980.
@@ -295,10 +288,8 @@ def _gradient_matrix(
     right: np.ndarray,
     lengths: np.ndarray,
 ) -> coo_array:
-    """Return the matrix that gives the gradient by the embeddings when it meets these.
-
-    `of_pairs` is the gradient by the cosine of each pair of images, left and right.
-    """
+    """Return the matrix whose product with the embeddings is the gradient by them, given that by
+    the cosine of each pair."""
     n_images = len(lengths)
     pulls = of_pairs * cosines
     own = np.bincount(left, pulls, n_images) + np.bincount(right, pulls, n_images)
@@ -365,12 +356,11 @@ class MapSettings:
     """What decides the training of a map.
 
     Attributes:
-        variants: losses; held-out answers say which is best.
+        variants: losses.
         margin, temperature: of the hinge and of the logistic loss, times the root mean square of
             the frozen margins.
         hold: of the squared distance from W to the identity, beside the mean loss.
-        most_triplets: a sample of so many is learned from where there are more; a map has few
-            numbers, and each iteration passes all of them.
+        most_triplets: a sample of so many is learned from: each iteration passes all of them.
     """
 
     variants: tuple[str, ...] = ("hinge", "logistic")
@@ -387,7 +377,7 @@ def train_map(
     settings: MapSettings,
     loss_weights: np.ndarray | None = None,
 ) -> list[list[np.ndarray]]:
-    """Learn maps from triplets; the same triplets give the same maps.
+    """Return for each loss a map: the directions V and the step along them, (W - I) V'.
 
     An embedding is the features x at length 1 and a step along their directions V,
     y = x + V (W - I) V'x, at length 1 again. W is a square matrix that starts as the identity and
@@ -395,10 +385,6 @@ def train_map(
     of features differ depends on the network and the depth: by a tenth or by a hundredth. So the
     margin of the loss is some times the root mean square of the frozen margins of its triplets.
 
-    Returns:
-        For each loss the directions V and the step along them, (W - I) V'.
-    Raises:
-        CollapseError: if the features are not finite.
     References:
         Weinberger, Saul. Distance Metric Learning for Large Margin Nearest Neighbor
         Classification. JMLR 10, 2009 (a linear map for triplets); Liu, Nocedal. On the limited
@@ -501,10 +487,8 @@ def _logistic(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def embed_part(features: np.ndarray, weights: Sequence[np.ndarray], head: str) -> np.ndarray:
-    """Return the embeddings of images, of length 1, from features scaled as in training.
-
-    A part that is not trained has no weights.
-    """
+    """Return embeddings of length 1 from features scaled as in training, without weights if the
+    part is not trained."""
     if not weights:
         return scale_to_unit_length(features)
     if head == MAP:

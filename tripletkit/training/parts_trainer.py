@@ -37,7 +37,6 @@ from tripletkit.model.recipes import (
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Progress, Stages, no_progress, no_stages
 from tripletkit.training.epochs import check_collapse
-from tripletkit.training.held_out import credit, cross_fit
 from tripletkit.training.part_training import (
     MLP_PART,
     N_DIRECTIONS,
@@ -57,6 +56,7 @@ from tripletkit.training.trainer import (
     HeldOutAnswers,
     OnEpoch,
     Trainer,
+    credit,
     ignore_epoch,
 )
 
@@ -78,11 +78,9 @@ _MOST_LOOKED_AT = 5_000
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A part that may become one of the ensemble: a head on some columns of the features.
-
-    Its settings hold the variants of its training; they are None where it is not trained.
-    """
+class _Candidate:
+    """A part that may become one of the ensemble: a head on some columns of the features, with the
+    variants of its training in its settings, if it is trained."""
 
     features: str
     columns: slice
@@ -90,7 +88,7 @@ class Candidate:
     settings: PartSettings | MapSettings | None = None
 
     @classmethod
-    def of(cls, features: str, columns: slice, head: str) -> Candidate:
+    def of(cls, features: str, columns: slice, head: str) -> _Candidate:
         """Return a candidate with the settings of its head."""
         of_heads: dict[str, PartSettings | MapSettings] = {
             MAP: MapSettings(),
@@ -118,7 +116,7 @@ class Candidate:
         """How many are trained and averaged; there is one map, as nothing of it is chance."""
         return self.settings.n_heads if isinstance(self.settings, PartSettings) else 1
 
-    def after(self, place: int | None = None) -> Candidate:
+    def after(self, place: int | None = None) -> _Candidate:
         """Return the candidate with one variant: that at a place, or the usual one."""
         if self.settings is None:
             return self
@@ -178,21 +176,20 @@ class _PartWeights:
 class PartsTrainer(Trainer):
     """Trains parts, of which held-out answers choose the variants and the weights.
 
-    Its variants are those of all candidates, until weights are chosen. Candidates are every head
-    on every block of features unless others are given.
+    Its variants are those of all candidates, until weights are chosen.
     """
 
     def __init__(
         self,
         examples: Examples,
         settings: Settings,
-        candidates: Sequence[Candidate] | None = None,
+        candidates: Sequence[_Candidate] | None = None,
         weights: _PartWeights | None = None,
         accuracy: float = np.nan,
     ) -> None:
         super().__init__(examples, settings)
         if candidates is None:
-            candidates = list_candidates(examples, get_recipe(settings.recipe).part_heads)
+            candidates = _list_candidates(examples, get_recipe(settings.recipe).part_heads)
         self.candidates = list(candidates)
         if len({candidate.head for candidate in self.candidates}) > 1:
             # To weigh heads takes more answers than to tell an accuracy; see `docs/benchmarks.md`.
@@ -214,7 +211,7 @@ class PartsTrainer(Trainer):
     def choose(self, held_out: HeldOutAnswers | None) -> Chosen:
         if held_out is None:
             return Chosen(self._weighed_alike([each.after() for each in self.candidates]))
-        owners = list_owners(self.candidates)
+        owners = _list_owners(self.candidates)
         rows_of = _choose_steps(held_out.margins, owners, held_out.images)
         firsts = np.searchsorted(owners, np.arange(len(self.candidates)))
         candidates = [
@@ -224,12 +221,12 @@ class PartsTrainer(Trainer):
         margins = held_out.margins[rows_of]
         weights = _choose_parts(margins, held_out.images)
 
-        def choose(of_others: np.ndarray, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-            rows = _choose_steps(of_others, owners, images)
-            chosen = _choose_parts(of_others[rows], images)
+        def choose(others: HeldOutAnswers) -> Callable[[np.ndarray], np.ndarray]:
+            rows = _choose_steps(others.margins, owners, others.images)
+            chosen = _choose_parts(others.margins[rows], others.images)
             return lambda of_asked: chosen.margins(of_asked[rows])
 
-        answered = cross_fit(held_out, choose)
+        answered = held_out.cross_fit(choose)
         accuracy = weigh_images_alike(held_out.images) @ credit(answered)
         return Chosen(
             PartsTrainer(self.examples, self.settings, candidates, weights, float(accuracy)),
@@ -286,7 +283,7 @@ class PartsTrainer(Trainer):
             for number in alike:
                 yield number, seen
 
-    def _weighed_alike(self, candidates: Sequence[Candidate]) -> PartsTrainer:
+    def _weighed_alike(self, candidates: Sequence[_Candidate]) -> PartsTrainer:
         """Return a trainer whose parts have the same say, by the spread of their features' own
         margins: those of features that are not standardised are many times smaller."""
         rows, spreads = self.examples.rows, np.ones(len(candidates))
@@ -302,7 +299,7 @@ class PartsTrainer(Trainer):
     def _answer_apart(
         self, learned: np.ndarray, asked: np.ndarray, numbers: Sequence[int], seed: int
     ) -> np.ndarray:
-        """Return `(n_tried, n_asked)` float32 margins of candidates, the rows as `list_owners`."""
+        """Return `(n_tried, n_asked)` float32 margins of candidates, the rows as `_list_owners`."""
         rows, loss_weights = self.examples.rows[learned], self.examples.weights_of(learned)
         images, places = np.unique(np.concatenate([rows, asked]), return_inverse=True)
         trained, questions = np.split(places.reshape(-1, 3), [len(rows)])
@@ -367,19 +364,19 @@ def _feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
     return blocks
 
 
-def list_candidates(examples: Examples, heads: Sequence[str]) -> list[Candidate]:
+def _list_candidates(examples: Examples, heads: Sequence[str]) -> list[_Candidate]:
     """Return every head on every block of features, and a short embedding of all blocks."""
     whole = slice(0, examples.features.shape[1])
     blocks = _feature_blocks(examples.columns or {"features": whole})
     candidates = [
-        Candidate.of(name, columns, head) for name, columns in blocks.items() for head in heads
+        _Candidate.of(name, columns, head) for name, columns in blocks.items() for head in heads
     ]
     if MLP in heads and len(blocks) > 1:
-        candidates.append(Candidate.of("all features", whole, MLP))
+        candidates.append(_Candidate.of("all features", whole, MLP))
     return candidates
 
 
-def list_owners(candidates: Sequence[Candidate]) -> np.ndarray:
+def _list_owners(candidates: Sequence[_Candidate]) -> np.ndarray:
     """Return `(n_tried,)`: the number of the candidate of each row of margins."""
     return np.repeat(np.arange(len(candidates)), [each.n_tried for each in candidates])
 
@@ -387,7 +384,7 @@ def list_owners(candidates: Sequence[Candidate]) -> np.ndarray:
 def _measure_worth(
     held_out: HeldOutAnswers,
     margins: np.ndarray,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[_Candidate],
     weights: _PartWeights,
 ) -> Iterator[CandidateWorth]:
     images, draws = held_out.images, held_out.draws
@@ -462,15 +459,13 @@ def _choose_parts(margins: np.ndarray, images: np.ndarray) -> _PartWeights:
 
 
 class SimplestTrainer(Trainer):
-    """Takes the simplest kind of head within one standard error of the best of them.
+    """Takes the simplest kind of head, of `names`, within one standard error of the best of them.
 
     With few judgements a long head learns by heart, and the frozen features or a linear map answer
     as well or better; with many it is worth its length. That a 95% interval of the difference holds
     0 is too mild a rule: by it 2,330 judgements of letters took the frozen features, which answered
     0.850 of the held-out ones, where this rule answered 0.859.
 
-    Args:
-        names: of the kinds, the simplest first.
     Reference:
         Breiman, Friedman, Olshen, Stone. Classification and Regression Trees. 1984, 3.4.3 (the rule
         of one standard error).
@@ -480,12 +475,12 @@ class SimplestTrainer(Trainer):
         self, examples: Examples, settings: Settings, names: Sequence[str] = SIMPLEST_FIRST
     ) -> None:
         super().__init__(examples, settings)
-        whole = Candidate.of("features", slice(0, examples.features.shape[1]), COSINE)
+        whole = _Candidate.of("features", slice(0, examples.features.shape[1]), COSINE)
         self.trainers = {
             name: PartsTrainer(
                 examples,
                 settings,
-                [whole] if name == FROZEN else list_candidates(examples, [name]),
+                [whole] if name == FROZEN else _list_candidates(examples, [name]),
             )
             for name in names
         }
@@ -504,47 +499,41 @@ class SimplestTrainer(Trainer):
             )
             return self.trainers[MAP].choose(None)
         trainers = self.trainers.values()
-        ends = np.cumsum([len(list_owners(trainer.candidates)) for trainer in trainers])[:-1]
+        ends = np.cumsum([len(_list_owners(trainer.candidates)) for trainer in trainers])[:-1]
         chosen = [
-            trainer.choose(replace(held_out, trainer=trainer, margins=margins))
+            trainer.choose(replace(held_out, margins=margins))
             for trainer, margins in zip(trainers, np.split(held_out.margins, ends), strict=True)
         ]
         margins = np.stack([each.margins for each in chosen if each.margins is not None])
-        names = list(self.trainers)
-        worths = _compare(names, margins, held_out.images, held_out.draws)
-        (taken,) = np.flatnonzero([worth.is_taken for worth in worths])
-        answered = _cross_fit(names, margins, held_out)
+        of_recipes = replace(held_out, margins=margins)
+
+        def choose(others: HeldOutAnswers) -> Callable[[np.ndarray], np.ndarray]:
+            taken, _ = self._compare(others)
+            return lambda of_asked: of_asked[taken]
+
+        taken, worths = self._compare(of_recipes)
+        answered = of_recipes.cross_fit(choose)
         return replace(chosen[taken], margins=answered, candidates=(), recipes=worths)
+
+    def _compare(self, of_recipes: HeldOutAnswers) -> tuple[int, tuple[RecipeWorth, ...]]:
+        """Return which recipe is taken, and what each is worth."""
+        right, images, draws = credit(of_recipes.margins), of_recipes.images, of_recipes.draws
+        scores = [score_pooled(of_recipe, images, draws) for of_recipe in right]
+        best = int(np.argmax([score.accuracy for score in scores]))
+        gaps = [compare_pooled(right[best], of_recipe, images, draws) for of_recipe in right]
+        # Too few images for an interval cannot tell them apart, either.
+        taken = next(
+            number
+            for number, (behind, interval) in enumerate(gaps)
+            if interval is None or behind <= (behind - interval.low) / _REACH
+        )
+        worths = [
+            RecipeWorth(name, score, behind, interval, number == taken)
+            for number, (name, score, (behind, interval)) in enumerate(
+                zip(self.trainers, scores, gaps, strict=True)
+            )
+        ]
+        return taken, tuple(worths)
 
     def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
         return self.choose(None).trainer.fit(on_epoch, stages)
-
-
-def _compare(
-    names: Sequence[str], margins: np.ndarray, images: np.ndarray, draws: np.ndarray
-) -> tuple[RecipeWorth, ...]:
-    """Return what each recipe is worth, and which is taken."""
-    right = credit(margins)
-    scores = [score_pooled(of_recipe, images, draws) for of_recipe in right]
-    best = int(np.argmax([score.accuracy for score in scores]))
-    worths, is_found = [], False
-    for name, score, of_recipe in zip(names, scores, right, strict=True):
-        behind, interval = compare_pooled(right[best], of_recipe, images, draws)
-        # Too few images for an interval cannot tell them apart, either.
-        is_near = interval is None or behind <= (behind - interval.low) / _REACH
-        is_taken = not is_found and is_near
-        is_found |= is_taken
-        worths.append(RecipeWorth(name, score, behind, interval, is_taken))
-    return tuple(worths)
-
-
-def _cross_fit(names: Sequence[str], margins: np.ndarray, held_out: HeldOutAnswers) -> np.ndarray:
-    """Return the margins of the recipe that is taken without the images of each draw."""
-    answered = np.empty(margins.shape[1])
-    for is_asked, is_other in held_out.folds():
-        worths = _compare(
-            names, margins[:, is_other], held_out.images[is_other], held_out.draws[is_other]
-        )
-        (taken,) = np.flatnonzero([worth.is_taken for worth in worths])
-        answered[is_asked] = margins[taken, is_asked]
-    return answered

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import accumulate
@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.decoding import read_pixels
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.errors import (
     CollapseError,
     FewTripletsWarning,
-    ImageReadError,
     SettingsError,
     caution,
-    describe_problems,
 )
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import chooses_epoch, score_embeddings
@@ -44,7 +43,6 @@ from tripletkit.model.model_folder import ModelFolder, checkpoint_path
 from tripletkit.model.record import PixelsRecord
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Progress, Stages, no_progress, no_stages
-from tripletkit.search.offline_mining import hardest_positives
 from tripletkit.training.batch_learner import (
     Batch,
     Batches,
@@ -52,7 +50,6 @@ from tripletkit.training.batch_learner import (
     Objective,
     copy_values,
 )
-from tripletkit.training.decoded_images import DecodedImages
 from tripletkit.training.epochs import (
     Checkpoints,
     EpochTraining,
@@ -75,16 +72,71 @@ logger = logging.getLogger("tripletkit")
 
 # Pixels in a batch whose embeddings are computed: as many as in a batch of features.
 _EMBED_PIXELS = defaults.EXTRACT_BATCH_SIZE * 224 * 224
+# Decoded images stay in memory up to this: 50,000 of 32 pixels take 150 MB.
+_KEEP_PIXELS_BYTES = 1 << 30
+
+
+class _DecodedImages:
+    """Image files as square RGB arrays of the backbone's size; None for one that is not needed.
+
+    They are decoded once if all of them fit into `keep_bytes`, else whenever they are asked for.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path | None],
+        backbone: Backbone,
+        keep_bytes: int = _KEEP_PIXELS_BYTES,
+        progress: Progress = no_progress,
+    ) -> None:
+        self._paths = paths
+        self._side = backbone.input_size_px
+        self._resample = backbone.preprocessing.resample
+        self._kept: np.ndarray | None = None
+        needed = [index for index, path in enumerate(paths) if path is not None]
+        self._places = np.full(len(paths), -1)
+        self._places[needed] = np.arange(len(needed))
+        shape = (len(needed), self._side, self._side, 3)
+        if np.prod(shape) <= keep_bytes:
+            self._kept = np.empty(shape, np.uint8)
+            decoded = read_ahead(self._decode, needed, defaults.DECODE_AHEAD)
+            for n_done, pixels in enumerate(decoded, 1):
+                self._kept[n_done - 1] = pixels
+                progress(n_done, len(needed))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much memory the pixels take; 0 where they are not kept."""
+        return 0 if self._kept is None else self._kept.nbytes
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        """Return images by their indices: `(n, side, side, 3)` uint8, RGB."""
+        if self._kept is not None:
+            return self._kept[self._places[images]]
+        return np.stack([self._decode(index) for index in images])
+
+    def batches(self, images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        """Yield images in their order, `size` at a time, decoded ahead."""
+        parts = [images[start : start + size] for start in range(0, len(images), size)]
+        return read_ahead(self.read, parts, defaults.BATCHES_AHEAD)
+
+    def _decode(self, index: int) -> np.ndarray:
+        path = self._paths[index]
+        assert path is not None, "an image that is asked for is needed"
+        return read_pixels(path, self._side, self._resample)
 
 
 def _augment(
     pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: float
 ) -> np.ndarray:
-    """Return images `(n_images, side, side, 3)`, of any dtype, as training sees them this time.
+    """Return images as training sees them this time: half are flipped, each moves by up to a share
+    of its side, and what comes in repeats its edge.
 
-    In half of them left and right are swapped; each moves by up to a share of its side, in either
-    direction, and what comes in repeats its edge. The same number of times is drawn whatever is
-    asked for, so that switching one thing off leaves the other as it was.
+    The same number of times is drawn whatever is asked for, so that switching one thing off leaves
+    the other as it was.
     """
     n_images, side = pixels.shape[:2]
     is_flipped = rng.random((n_images, 1)) < 0.5
@@ -107,31 +159,9 @@ _AUGMENTATION = 1
 
 
 @dataclass(frozen=True)
-class _PixelCost:
-    """What an epoch of training from pixels takes.
-
-    Attributes:
-        n_steps: of Adam.
-        n_shown: images that go through the network in steps, forward and back.
-        n_embedded: images whose embeddings are computed afterwards, forward only.
-        seconds: expected, from one measured step and one measured batch of embeddings.
-        memory_bytes: of pixels, weights with Adam's state, and one step, by arithmetic.
-    """
-
-    n_steps: int
-    n_shown: int
-    n_embedded: int
-    seconds: float
-    memory_bytes: int
-
-
-@dataclass(frozen=True)
 class _PixelNetwork:
-    """What is trained from pixels: a backbone's model with a head behind it.
-
-    The encoder, `(batch, side, side, 3)` float32 RGB 0 to 255 -> `(batch, dim)`, is made of the
-    two, so that training it trains them.
-    """
+    """A backbone's model with a head behind it, and the encoder that is made of the two:
+    `(batch, side, side, 3)` float32 RGB 0 to 255 -> `(batch, dim)`."""
 
     backbone: Backbone
     backbone_model: keras.Model
@@ -179,19 +209,6 @@ class _PixelNetwork:
         learning = sum(int(np.prod(v.shape)) for v in self.backbone_model.trainable_variables)
         return learning, self.backbone_model.count_params()
 
-    def activation_bytes(self) -> int:
-        """Return about how much memory an image takes in a step, bytes.
-
-        What the learning layers give stays for the way back; of the others the largest two.
-        """
-        outputs = [
-            (layer.trainable and bool(layer.weights), 4 * int(np.prod(layer.output.shape[1:])))
-            for layer in self.backbone_model.layers
-        ]
-        first = next((at for at, (learns, _) in enumerate(outputs) if learns), len(outputs))
-        passing = sorted((size for _, size in outputs[:first]), reverse=True)[:2]
-        return sum(size for _, size in outputs[first:]) + sum(passing)
-
 
 def _unfreeze_blocks(backbone: Backbone, model: keras.Model, n_blocks: int) -> None:
     """Let the last blocks of a backbone learn, and nothing else of it.
@@ -221,14 +238,13 @@ class _PixelTraining(EpochTraining):
     """A network on its way: epochs, and its embeddings and weights between them.
 
     Everything drawn by chance follows from the seed and the number of the epoch, so that going on
-    from `state` is going on as if nothing had happened. Layers that are trainable learn. An epoch
-    ends after `n_shown` images; `on_epoch` is called with the number of each, and what it returns
-    is told (done, total) images.
+    from `state` is going on as if nothing had happened. An epoch ends after `n_shown` images;
+    `on_epoch` is called with the number of each, and what it returns is told (done, total) images.
     """
 
     def __init__(
         self,
-        images: DecodedImages,
+        images: _DecodedImages,
         network: _PixelNetwork,
         examples: Examples,
         settings: Settings,
@@ -244,8 +260,7 @@ class _PixelTraining(EpochTraining):
         self._on_epoch = on_epoch
         self._images = np.unique(examples.rows)
         self._needed = np.union1d(examples.rows, examples.val_rows)
-        n_images = len(images.is_usable())
-        nowhere = ImageLabels([], np.full(n_images, NO_LABEL, dtype=np.int32))
+        nowhere = ImageLabels([], np.full(len(images), NO_LABEL, dtype=np.int32))
         self._labels = examples.labels or nowhere
         self._batches = Batches(examples.rows, self._labels.of_image, settings)
         self._epoch = 0
@@ -271,8 +286,7 @@ class _PixelTraining(EpochTraining):
         return self._learner.centers
 
     def run_epoch(self) -> tuple[float, float]:
-        if self._settings.inject_positives and self._epoch % self._settings.refresh == 0:
-            self._inject_hardest_positives()
+        self._batches.find_positives(self._epoch, self.embed, self._settings.distance)
         batches = self._plan_epoch()
         done_after = list(accumulate(len(batch.images) for batch in batches))
         numbered = list(enumerate(batches))
@@ -291,11 +305,8 @@ class _PixelTraining(EpochTraining):
 
     def embed(self, _strength: float = 1.0) -> np.ndarray:
         """Return the embeddings of all images; NaN where no triplet has the image."""
-        embeddings = np.full(
-            (len(self._decoded.is_usable()), self.network.encoder.output_shape[-1]),
-            np.nan,
-            dtype=np.float32,
-        )
+        dim = self.network.encoder.output_shape[-1]
+        embeddings = np.full((len(self._decoded), dim), np.nan, dtype=np.float32)
         size = self._embed_size
         for number, pixels in enumerate(self._decoded.batches(self._needed, size)):
             part = self._needed[number * size : (number + 1) * size]
@@ -333,8 +344,9 @@ class _PixelTraining(EpochTraining):
             self._batches.positives = positives[0]
         self._epoch = n_epochs
 
-    def measure_cost(self) -> _PixelCost:
-        """Return what an epoch takes, by trying one step; the training stays where it is."""
+    def measure_cost(self) -> tuple[int, int, float]:
+        """Return an epoch's steps, the images that they see, and its seconds by trying one step;
+        the training stays where it is."""
         batches = self._plan_epoch()
         n_shown = sum(len(batch.images) for batch in batches)
         before = self.state()
@@ -345,25 +357,14 @@ class _PixelTraining(EpochTraining):
         size = min(self._embed_size, len(self._needed))
         few = self._decoded.read(self._needed[:size])
         embed_s = _time_second(lambda: self._infer_padded(few))
-        learning = sum(4 * int(np.prod(v.shape)) for v in self.network.encoder.trainable_variables)
-        return _PixelCost(
-            n_steps=len(batches),
-            n_shown=n_shown,
-            n_embedded=len(self._needed),
-            seconds=step_s * n_shown / len(batch.images)
-            + embed_s * -(-len(self._needed) // self._embed_size),
-            memory_bytes=self._decoded.kept_bytes
-            + 4 * self.network.encoder.count_params()
-            + 3 * learning
-            + len(batch.images) * self.network.activation_bytes()
-            + defaults.BATCHES_AHEAD * pixels.nbytes,
-        )
+        n_embeds = -(-len(self._needed) // self._embed_size)
+        seconds_s = step_s * n_shown / len(batch.images) + embed_s * n_embeds
+        return len(batches), n_shown, seconds_s
 
     def _plan_epoch(self) -> list[Batch]:
         """Return the batches of the epoch to come, in their order."""
-        rng = np.random.default_rng([self._settings.seed, self._epoch])
         batches, shown = [], 0
-        for batch in self._batches.epoch(rng):
+        for batch in self._batches.epoch(self._epoch):
             batches.append(batch)
             shown += len(batch.images)
             if self._n_shown is not None and shown >= self._n_shown:
@@ -383,13 +384,6 @@ class _PixelTraining(EpochTraining):
         filled[: len(pixels)] = pixels
         return self._infer(filled).numpy()[: len(pixels)]
 
-    def _inject_hardest_positives(self) -> None:
-        """Look for each training image's farthest one of its class, with the embeddings as now."""
-        labels = np.full_like(self._labels.of_image, NO_LABEL)
-        labels[self._images] = self._labels.of_image[self._images]
-        found = hardest_positives(self.embed(), labels, self._settings.distance)
-        self._batches.positives = found
-
 
 def _time_second(call: Callable[[], object]) -> float:
     """Return the seconds that a call takes once what it needs is compiled."""
@@ -397,14 +391,6 @@ def _time_second(call: Callable[[], object]) -> float:
     started_s = time.perf_counter()
     call()
     return time.perf_counter() - started_s
-
-
-def start_from_scratch(name: str, size_px: int | None, seed: int, folder: Path) -> Encoder:
-    """Return a backbone with random weights, their file in a folder."""
-    backbone = get_backbone(name).resized(size_px)
-    start = folder / "start.weights.h5"
-    write_random_weights(backbone, seed, start)
-    return Encoder((FeaturePart.of_file(backbone, start),))
 
 
 class PixelTrainer(Trainer):
@@ -430,6 +416,14 @@ class PixelTrainer(Trainer):
         self._needed = np.union1d(examples.rows, examples.val_rows)
         self.pixel_settings = pixel_settings or settings
 
+    @staticmethod
+    def open_encoder(name: str, size_px: int | None, seed: int, folder: Path) -> Encoder:
+        """Return a backbone with random weights, their file in a folder."""
+        backbone = get_backbone(name).resized(size_px)
+        start = folder / "start.weights.h5"
+        write_random_weights(backbone, seed, start)
+        return Encoder((FeaturePart.of_file(backbone, start),))
+
     def answer(self, _learned: np.ndarray, _asked: np.ndarray, _further: int = 0) -> np.ndarray:
         raise SettingsError("backbone", "a network cannot be trained again and again.")
 
@@ -449,10 +443,10 @@ class PixelTrainer(Trainer):
         `head_epochs` are those of the head alone before; None from scratch.
         """
         place, (part,) = self.place, self.place.encoder.parts
-        checkpoints, n_epochs = None, 0
-        if self.place.output is not None:
-            checkpoints = Checkpoints(checkpoint_path(self.place.output), self._facts(part))
-            n_epochs = checkpoints.open() if self.place.resume else 0
+        checkpoints, n_done = None, 0
+        if place.output is not None:
+            checkpoints = Checkpoints(checkpoint_path(place.output), self._facts(part))
+            n_done = checkpoints.open() if place.resume else 0
         n_distinct = len(np.unique(self.examples.rows))
         training = _PixelTraining(
             self._open_images(part, stages),
@@ -462,10 +456,23 @@ class PixelTrainer(Trainer):
             n_shown=None if self.n_views is None else self.n_views * n_distinct,
             on_epoch=lambda epoch: stages(f"epoch {epoch}"),
         )
-        cost = training.measure_cost()
-        logger.info("%s", self._describe_cost(network, cost, n_distinct))
-        if self.place.resume:
-            logger.info("%s", self._describe_resume(n_epochs))
+        n_steps, n_shown, seconds_s = training.measure_cost()
+        n_epochs = self.pixel_settings.epochs
+        logger.info(
+            "%s.\nAn epoch: %s steps over %s images (%s distinct), then the embeddings of %s. By "
+            "one measured step about %s, %s epoch%s about %s.",
+            self._describe(network),
+            f"{n_steps:,}",
+            f"{n_shown:,}",
+            f"{n_distinct:,}",
+            f"{len(self._needed):,}",
+            _duration(seconds_s),
+            f"{n_epochs:,}",
+            "s" * (n_epochs > 1),
+            _duration(seconds_s * n_epochs),
+        )
+        if place.resume:
+            logger.info("%s", self._describe_resume(n_done))
         trained = self._run(training, checkpoints, on_epoch)
         assert place.folder is not None, "a network is trained for a model"
         path = place.folder / "trained.weights.h5"
@@ -480,9 +487,9 @@ class PixelTrainer(Trainer):
             n_trained_weights=learning,
             n_backbone_weights=whole,
             settings=self.pixel_settings,
-            images_per_epoch=cost.n_shown,
+            images_per_epoch=n_shown,
             head_epochs=head_epochs,
-            resumed_after_epoch=n_epochs or None,
+            resumed_after_epoch=n_done or None,
         )
         collection = encoder.load(place.files, place.store, progress=stages("features"))
         pixels = FromPixels(encoder, path, collection, record)
@@ -513,14 +520,11 @@ class PixelTrainer(Trainer):
                 )
             raise
 
-    def _open_images(self, part: FeaturePart, stages: Stages) -> DecodedImages:
+    def _open_images(self, part: FeaturePart, stages: Stages) -> _DecodedImages:
         needed = set(self._needed.tolist())
         files = self.place.files
         paths = [path if index in needed else None for index, path in enumerate(files.paths)]
-        images = DecodedImages(paths, part.backbone, progress=stages("decoding"))
-        if images.problems:
-            # The features of these were at hand a moment ago.
-            raise ImageReadError(describe_problems(list(images.problems.values())))
+        images = _DecodedImages(paths, part.backbone, progress=stages("decoding"))
         kept = f"kept in memory, {_bytes(images.kept_bytes)}" if images.kept_bytes else "streamed"
         logger.info("Pixels: %s images, %s.", f"{len(needed):,}", kept)
         return images
@@ -549,29 +553,22 @@ class PixelTrainer(Trainer):
             **{package: version(package) for package in ("tensorflow", "keras", "numpy")},
         }
 
-    def _describe_cost(self, network: _PixelNetwork, cost: _PixelCost, n_distinct: int) -> str:
+    def _describe(self, network: _PixelNetwork) -> str:
+        name, blocks = network.backbone.name, network.backbone.blocks
         learning, whole = network.n_weights()
-        what = (
-            f"Training {network.backbone.name} from scratch, {whole:,} weights and the head"
-            if self.n_blocks is None
-            else f"Training the last {self.n_blocks} of {len(network.backbone.blocks)} blocks of "
-            f"{network.backbone.name} further, {learning:,} of {whole:,} weights, and the head"
-        )
-        n_epochs = self.pixel_settings.epochs
+        if self.n_blocks is None:
+            return f"Training {name} from scratch, {whole:,} weights and the head"
         return (
-            f"{what}.\nAn epoch: {cost.n_steps:,} steps over {cost.n_shown:,} images "
-            f"({n_distinct:,} distinct), then the embeddings of {cost.n_embedded:,}. By one "
-            f"measured step about {_duration(cost.seconds)}, {n_epochs:,} "
-            f"epoch{'s' * (n_epochs > 1)} about {_duration(cost.seconds * n_epochs)}; about "
-            f"{_bytes(cost.memory_bytes)} of memory for it."
+            f"Training the last {self.n_blocks} of {len(blocks)} blocks of {name} further, "
+            f"{learning:,} of {whole:,} weights, and the head"
         )
 
-    def _describe_resume(self, n_epochs: int) -> str:
-        if not n_epochs:
+    def _describe_resume(self, n_done: int) -> str:
+        if not n_done:
             output = self.place.output
             where = f", no {checkpoint_path(output)}" if output else ""
             return f"Nothing to resume{where}: starting at epoch 1."
-        return f"Resuming after epoch {n_epochs} of {self.pixel_settings.epochs}."
+        return f"Resuming after epoch {n_done} of {self.pixel_settings.epochs}."
 
 
 class FineTuneTrainer(PixelTrainer):

@@ -1,18 +1,18 @@
 """The whole of a training: from what the user names to a model with its scores.
 
-It is the same for every kind of training: open, answer held-out draws, choose by these answers, fit
-on everything, measure unseen classes, write. What differs is in the job's trainer. `sweep` compares
-several by the same held-out draws.
+It is the same for every kind: open, answer held-out draws, choose by these answers, fit on
+everything, measure unseen classes, write. What differs is in the job's trainer.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from tripletkit import __version__, defaults
+from tripletkit.data.training_set import BY_FILE
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     DataWarning,
     FewTripletsWarning,
+    OutputError,
     SettingsError,
     SplitError,
     WeakScoreWarning,
@@ -34,6 +36,7 @@ from tripletkit.errors import (
 )
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.pooled import (
+    BetterRecipe,
     LearningCurve,
     PooledValidation,
     compare_pooled,
@@ -45,6 +48,7 @@ from tripletkit.evaluation.validation import (
     Validation,
     classify_validation,
     validate,
+    warn_of_features,
 )
 from tripletkit.features.feature_parts import assign_weights, list_backbones, name_of
 from tripletkit.features.store import FeatureStore
@@ -54,31 +58,26 @@ from tripletkit.model.model_folder import ModelFolder, check_model_output, save_
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.record import ModelRecord, SplitRecord, TimesRecord
 from tripletkit.progress import Stages, no_stages
-from tripletkit.training.epochs import log_epochs
 from tripletkit.training.held_out import (
+    UnseenRounds,
     answer_held_out,
-    choose,
-    credit,
-    cross_fit,
     make_map,
     measure_learning_curve,
+    measure_unseen_classes,
+    plan_unseen_classes,
     score_held_out,
 )
-from tripletkit.training.inputs import open_workplace
+from tripletkit.training.inputs import read_inputs
 from tripletkit.training.job import EncoderChoice, Job, TrainingJob
 from tripletkit.training.trainer import (
+    EpochRecord,
     Fitted,
     HeldOutAnswers,
     OnEpoch,
     Trainer,
     Workplace,
+    credit,
     ignore_epoch,
-)
-from tripletkit.training.unseen_classes import (
-    UnseenClasses,
-    UnseenPlan,
-    measure_unseen_classes,
-    plan_unseen_classes,
 )
 
 logger = logging.getLogger("tripletkit")
@@ -93,7 +92,8 @@ class _Outcome:
 
     fitted: Fitted
     pooled: PooledValidation | None
-    unseen_classes: UnseenClasses | None
+    unseen_classes: dict[str, Any] | None
+    better_if_unseen: BetterRecipe | None
     curve: LearningCurve | None
     validation: Validation | None
     label_scores: LabelScores | None
@@ -117,10 +117,10 @@ def train(
             defaults.DRAW_FOLDS,
         )
     with FeatureStore(job.cache) as store, TemporaryDirectory(prefix="tripletkit-") as folder:
-        place = open_workplace(job, store, Path(folder), stages)
+        place = _open_workplace(job, store, Path(folder), stages)
         features_s = time.perf_counter() - started_s
         trainer = job.make_trainer(place)
-        with log_epochs(job.tensorboard, on_epoch) as log:
+        with _log_epochs(job.tensorboard, on_epoch) as log:
             outcome = _fit(trainer, place, job, log, stages)
         total_s = time.perf_counter() - started_s
         times = TimesRecord(
@@ -135,6 +135,58 @@ def train(
     return model, scratch
 
 
+@contextmanager
+def _log_epochs(folder: Path | None, on_epoch: OnEpoch) -> Iterator[OnEpoch]:
+    """Give what is told each epoch: TensorBoard logs where a folder is given, the log, a listener.
+
+    The package tensorboard is needed to look at the logs, not to write them.
+    """
+
+    def tell(record: EpochRecord, n_epochs: int) -> None:
+        is_known = not math.isnan(record.val_accuracy)
+        accuracy = f", validation accuracy {record.val_accuracy:.4f}" if is_known else ""
+        logger.info(
+            "epoch %2d/%d: loss %.4f, active %.1f%%%s",
+            record.epoch,
+            n_epochs,
+            record.loss,
+            100 * record.active,
+            accuracy,
+        )
+        on_epoch(record, n_epochs)
+
+    if folder is None:
+        yield tell
+        return
+    from tripletkit.features.keras_backend import tf
+
+    # What tf.summary.scalar would say; that function itself needs the package tensorboard.
+    scalar = tf.compat.v1.SummaryMetadata(
+        plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+    )
+    try:
+        writer = tf.summary.create_file_writer(str(folder))
+    except tf.errors.OpError as error:
+        raise OutputError(
+            f"{folder}: the TensorBoard logs cannot be written: {error.message}"
+        ) from error
+
+    def tell_and_write(record: EpochRecord, n_epochs: int) -> None:
+        values = asdict(record)
+        epoch = values.pop("epoch")
+        with writer.as_default():
+            for name, value in values.items():
+                if np.isfinite(value):
+                    tf.summary.write(f"epoch_{name}", np.float32(value), epoch, scalar)
+        writer.flush()
+        tell(record, n_epochs)
+
+    try:
+        yield tell_and_write
+    finally:
+        writer.close()
+
+
 def _check_output(job: Job) -> None:
     if job.resume and not job.trains_backbone:
         raise SettingsError(
@@ -147,25 +199,65 @@ def _check_output(job: Job) -> None:
         check_model_output(job.output, overwrite=job.overwrite, begins_anew=begins_anew)
 
 
+def _open_workplace(
+    job: Job, store: FeatureStore, folder: Path | None, stages: Stages
+) -> Workplace:
+    """Read all that a checked job names; weights may be written into the folder."""
+    files, data, record = read_inputs(job.sources, job.seed, store)
+    test = None
+    if job.test is not None:
+        asked = job.test.triplets
+        test = job.sources.images.find(asked.names, asked.first_places())
+    # All that can be wrong with files was found by now; what follows takes seconds.
+    encoder = job.open_encoder(folder)
+    for part in encoder.parts:
+        if part.reason:
+            logger.info("Backbone %s.", part.reason)
+    collection = encoder.load(files, store, progress=stages("features"))
+    test_features = None
+    if test is not None:
+        of_test = encoder.load(test, store, progress=stages("features"))
+        test_features = of_test.features[of_test.is_usable()]
+    data = data.keep_usable(collection.is_usable())
+    if not len(data.train):
+        cause = " after leaving out bad images" if collection.problems else ""
+        raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
+    warn_of_features(collection.features, data.train)
+    if data.by == BY_FILE and len(data.val):
+        warn_of_features(collection.features, data.val)
+    return Workplace(
+        files,
+        data,
+        record,
+        encoder,
+        collection,
+        store,
+        folder,
+        test_features,
+        job.output,
+        job.resume,
+    )
+
+
 def _fit(
     trainer: Trainer, place: Workplace, job: Job, on_epoch: OnEpoch, stages: Stages
 ) -> _Outcome:
     """Choose by held-out draws, train on everything, and measure."""
-    unseen_plan = _plan_unseen_classes(trainer, job)
+    rounds = _plan_unseen_classes(trainer, job)
     held_out = None
     if job.draws:
         held_out = answer_held_out(trainer, job.budget_s, stages("held-out draws"))
-    chosen = choose(trainer, held_out)
+    chosen = trainer.choose(held_out)
     trainer = chosen.trainer
     fitted = trainer.fit(on_epoch, stages)
-    unseen = curve = None
+    unseen = better_if_unseen = curve = None
     data = place.data
-    if unseen_plan is not None:
-        unseen = measure_unseen_classes(
-            trainer, data.train, unseen_plan, place.test_features, stages("unseen classes")
+    if rounds is not None:
+        unseen, better_if_unseen = measure_unseen_classes(
+            trainer, data.train, rounds, place.test_features, stages("unseen classes")
         )
     if job.learning_curve:
-        curve = measure_learning_curve(trainer.for_curve(), progress=stages("learning curve"))
+        curve = measure_learning_curve(trainer.for_curve(), stages("learning curve"))
     validation = label_scores = of_map = None
     before, distance = place.collection.features, fitted.settings.distance
     if len(data.val) or data.labels is not None:
@@ -186,10 +278,10 @@ def _fit(
             )
         label_scores = classify_validation(data, embeddings, before, distance)
     pooled = None if held_out is None else score_held_out(held_out, chosen)
-    return _Outcome(fitted, pooled, unseen, curve, validation, label_scores)
+    return _Outcome(fitted, pooled, unseen, better_if_unseen, curve, validation, label_scores)
 
 
-def _plan_unseen_classes(trainer: Trainer, job: Job) -> UnseenPlan | None:
+def _plan_unseen_classes(trainer: Trainer, job: Job) -> UnseenRounds | None:
     if not job.unseen_fraction:
         return None
     try:
@@ -201,9 +293,9 @@ def _plan_unseen_classes(trainer: Trainer, job: Job) -> UnseenPlan | None:
         return None
 
 
-def _installed_versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Return the version of each package that numbers can depend on; maps do without Keras."""
-    found = {}
+    found = {"tripletkit": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
@@ -215,18 +307,13 @@ def _save(
 ) -> ModelFolder:
     """Write a trained model with all that is to be known of it."""
     fitted, data, images = outcome.fitted, place.data, job.sources.images.folder
-    unseen, label_scores, curve = outcome.unseen_classes, outcome.label_scores, outcome.curve
-    pixels = fitted.pixels
+    label_scores, pixels = outcome.label_scores, fitted.pixels
     encoder = pixels.encoder if pixels else place.encoder
     collection = pixels.collection if pixels else place.collection
     record = ModelRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=job.command,
-        versions={
-            "tripletkit": __version__,
-            "python": platform.python_version(),
-            **_installed_versions(),
-        },
+        versions=_versions(),
         settings=fitted.settings,
         features=dict(encoder.facts),
         n_features=encoder.n_features,
@@ -240,12 +327,12 @@ def _save(
         best_epoch=fitted.best_epoch,
         times=times,
         validation=outcome.validation,
-        unseen_classes=None if unseen is None else unseen.to_dict(),
+        unseen_classes=outcome.unseen_classes,
         classes=None if data.labels is None else data.labels.classes,
         classification=None if label_scores is None else label_scores.to_dict(),
         pixels=None if pixels is None else pixels.record,
         pooled=outcome.pooled,
-        learning_curve=curve,
+        learning_curve=outcome.curve,
         parts=fitted.parts,
     )
     learned: Sequence[Triplets] = ()
@@ -266,7 +353,7 @@ def _save(
 
 
 def _warn_of(outcome: _Outcome, job: Job) -> None:
-    """Say what weakens the scores."""
+    """Say plainly what weakens the scores."""
     if outcome.validation is not None:
         val = job.sources.val
         has_truth = val is None or val.truth is not None
@@ -274,18 +361,17 @@ def _warn_of(outcome: _Outcome, job: Job) -> None:
     if outcome.pooled is not None:
         _warn_of_weak_draws(outcome.pooled, outcome.fitted.settings.recipe)
     if outcome.unseen_classes is not None:
-        _warn_of_unseen_classes(outcome.unseen_classes)
+        _warn_of_unseen_classes(outcome.unseen_classes, outcome.better_if_unseen)
 
 
-def _warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) -> None:
-    """Say plainly what weakens a validation score.
-
-    Without a truth a validation file was taken to have the positive second.
-    """
+def _warn_of_weak_score(validation: Validation, *, has_val_truth: bool) -> None:
+    """Say what weakens a validation score; without a truth a file was taken to have the positive
+    second."""
     trained, frozen = validation.trained, validation.frozen
     if (frozen_head := validation.frozen_head) is not None:
         _warn_of_fine_tuning(trained, frozen_head)
-    if not has_val_truth and all(_is_about_half(score) for score in (trained, frozen)):
+    is_half = all(score.wilson.low <= 0.5 <= score.wilson.high for score in (trained, frozen))
+    if not has_val_truth and is_half:
         caution(
             f"about half of the validation triplets are right ({trained.accuracy:.4f}), by the "
             f"frozen features too ({frozen.accuracy:.4f}). If the second and third image of "
@@ -313,7 +399,6 @@ def _warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) -
 
 
 def _warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
-    """Say plainly that held-out answers are no better than those of the frozen features."""
     trained, frozen = pooled.trained.accuracy, pooled.frozen.accuracy
     if trained >= frozen:
         return
@@ -329,18 +414,15 @@ def _warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
     )
 
 
-def _warn_of_unseen_classes(found: UnseenClasses) -> None:
-    """Say plainly that training does not help on classes of images that it has not seen."""
-    trained, frozen = found.trained, found.frozen
-    if found.better is not None and found.better.name == "map":
-        caution(
-            f"on classes of images that training had not seen: {found.better}", WeakScoreWarning
-        )
-    elif trained.accuracy < frozen.accuracy:
+def _warn_of_unseen_classes(found: Mapping[str, Any], better: BetterRecipe | None) -> None:
+    trained, frozen = found["trained"]["accuracy"], found["frozen_cosine"]["accuracy"]
+    if better is not None and better.name == "map":
+        caution(f"on classes of images that training had not seen: {better}", WeakScoreWarning)
+    elif trained < frozen:
         caution(
             f"on classes of images that training had not seen, the trained embeddings "
-            f"({trained.accuracy:.4f}) are no better than the frozen features without any training "
-            f"({frozen.accuracy:.4f}). If the test asks about such classes, try `recipe=best`, or "
+            f"({trained:.4f}) are no better than the frozen features without any training "
+            f"({frozen:.4f}). If the test asks about such classes, try `recipe=best`, or "
             "give triplets of more classes.",
             WeakScoreWarning,
         )
@@ -358,10 +440,6 @@ def _warn_of_fine_tuning(trained: Score, frozen_head: Score) -> None:
         "`learning_rate`.",
         WeakScoreWarning,
     )
-
-
-def _is_about_half(score: Score) -> bool:
-    return score.wilson.low <= 0.5 <= score.wilson.high
 
 
 def sweep(
@@ -382,37 +460,37 @@ def sweep(
         each.make_trainer(place)
         for each, place in zip(jobs, _open_workplaces(jobs, stages), strict=True)
     ]
-    found, margins = [], []
+    answers, chosen, right = [], [], []
     for number, trainer in enumerate(trainers, 1):
         progress = stages(f"held-out draws, {number} of {len(jobs)}")
         held_out = answer_held_out(trainer, progress=progress, drawn_by=trainers[0])
         if held_out is None:
             raise SplitError("expected triplets that can be held out to compare settings by")
-        chosen = choose(trainer, held_out)
-        assert chosen.margins is not None
-        found.append((held_out, chosen))
-        margins.append(chosen.margins)
-    scores = [score_held_out(*each).trained for each in found]
-    right = [credit(each) for each in margins]
-    best = max(range(len(found)), key=lambda number: scores[number].accuracy)
-    _tell_of_choice([held_out for held_out, _ in found], margins)
+        answers.append(held_out)
+        chosen.append(trainer.choose(held_out))
+        assert chosen[-1].margins is not None
+        right.append(credit(chosen[-1].margins))
+    scores = [
+        score_pooled(values, each.images, each.draws)
+        for values, each in zip(right, answers, strict=True)
+    ]
+    best = max(range(len(scores)), key=lambda number: scores[number].accuracy)
+    _tell_of_choice(answers, right)
     rows = []
-    for number, (held_out, chosen) in enumerate(found):
-        behind: float = 0.0
-        ends = _ends(None)
+    for number, score in enumerate(scores):
+        behind, ends = 0.0, _ends(None)
         if number != best:
-            behind, interval = compare_pooled(
-                right[best], right[number], held_out.images, held_out.draws
-            )
+            asked = answers[number].images, answers[number].draws
+            behind, interval = compare_pooled(right[best], right[number], *asked)
             ends = _ends(interval)
-        low, high = _ends(scores[number].interval)
+        low, high = _ends(score.interval)
         rows.append(
             {
                 **_show_encoder(combinations[number]),
-                "accuracy": scores[number].accuracy,
+                "accuracy": score.accuracy,
                 "low": low,
                 "high": high,
-                "epochs": chosen.trainer.settings.epochs,
+                "epochs": chosen[number].trainer.settings.epochs,
                 "behind": behind,
                 "behind_low": ends[0],
                 "behind_high": ends[1],
@@ -452,26 +530,25 @@ def _open_workplaces(jobs: Sequence[TrainingJob], stages: Stages) -> list[Workpl
         for job in jobs:
             same = (place for encoder, place in opened if encoder == job.encoder)
             if (place := next(same, None)) is None:
-                place = open_workplace(job, store, None, stages)
+                place = _open_workplace(job, store, None, stages)
                 opened.append((job.encoder, place))
             places.append(place)
     usable = np.logical_and.reduce([place.collection.is_usable() for _, place in opened])
     return [replace(place, data=place.data.keep_usable(usable)) for place in places]
 
 
-def _tell_of_choice(answers: Sequence[HeldOutAnswers], margins: Sequence[np.ndarray]) -> None:
+def _tell_of_choice(answers: Sequence[HeldOutAnswers], right: Sequence[np.ndarray]) -> None:
     """Say what the best combination is worth, chosen by others than the answers that are scored."""
     first = answers[0]
     if len(answers) < 2 or any(len(each.draws) != len(first.draws) for each in answers):
         return
-    together = replace(first, margins=np.stack(margins))
 
-    def choose(of_others: np.ndarray, _: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        best = int(np.argmax(credit(of_others).mean(axis=1)))
+    def choose(others: HeldOutAnswers) -> Callable[[np.ndarray], np.ndarray]:
+        best = int(np.argmax(others.margins.mean(axis=1)))
         return lambda of_asked: of_asked[best]
 
-    answered = cross_fit(together, choose)
-    score = score_pooled(credit(answered), first.images, first.draws)
+    answered = replace(first, margins=np.stack(right)).cross_fit(choose)
+    score = score_pooled(answered, first.images, first.draws)
     interval = "" if score.interval is None else f" (95% interval {score.interval})"
     logger.info(
         "The best of %d combinations, chosen by other images than those it is scored on: %.4f%s.",

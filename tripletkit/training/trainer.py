@@ -1,17 +1,15 @@
 """What a kind of training must be able to do, so that `run` can do the rest.
 
-Every training has one skeleton: answer held-out draws, choose by these answers, fit on everything,
-measure unseen classes. What differs is a `Trainer`: one head on features, weighed parts, a network
-from its pixels. To add one, write a class with the three abstract methods and name it in the
-`trainer` of its recipe; nothing else has to know it.
+To add one, write a `Trainer` with the three abstract methods and name it in the `trainer` of its
+recipe; nothing else has to know it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +77,6 @@ class Examples:
     Attributes:
         features: `(n_images, n_features)` float32; finite where a triplet has the image.
         rows, val_rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
-        labels: the classes of all images, for losses and mining that need them.
         loss_weights: `(n_triplets, 2)` float32, of each triplet's loss as it stands and with
             positive and negative exchanged, where people disagree; see `make_loss_weights`.
         columns: of each network and depth, such as `efficientnet-lite0` and
@@ -114,9 +111,7 @@ class Workplace:
     """What a training reads and writes.
 
     Attributes:
-        files: every image's name and place.
-        data: triplets, and labels where there are any, over these names; of usable images.
-        record: what was read, with its SHA-256.
+        data: triplets, and labels where there are any, over the names of the files.
         encoder, collection: the backbone with the weights that it starts from, and features by
             these.
         folder: where trained weights are written; None where none will be.
@@ -153,12 +148,21 @@ class Workplace:
         )
 
 
+def credit(margins: np.ndarray) -> np.ndarray:
+    """Return what each margin counts: 1 where it is right, half for a tie."""
+    return (margins > 0) + 0.5 * (margins == 0)
+
+
+# Takes held-out answers, and returns what gives the margins `(n,)` of the variant that these choose
+# from the margins of all variants, `(n_variants, n)`.
+_Choose = Callable[["HeldOutAnswers"], Callable[[np.ndarray], np.ndarray]]
+
+
 @dataclass(frozen=True)
 class HeldOutAnswers:
     """What held-out draws gave.
 
     Attributes:
-        trainer: that answered them.
         margins: `(n_variants, n)` float32, above 0 where the positive is nearer.
         frozen, of_map: `(n,)` float32, of all features without training, by cosine, and of a linear
             map of them, where one was trained.
@@ -169,7 +173,6 @@ class HeldOutAnswers:
         trials: `(n,)` the trial of each; see `Triplets`.
     """
 
-    trainer: Trainer
     margins: np.ndarray
     frozen: np.ndarray
     of_map: np.ndarray | None
@@ -184,19 +187,27 @@ class HeldOutAnswers:
     def n_draws(self) -> int:
         return int(self.draws[-1]) + 1
 
-    def folds(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the answers of each draw, and those of the other folds of its round.
+    def cross_fit(self, choose: _Choose) -> np.ndarray:
+        """Return `(n,)` margins of which none was chosen by itself.
 
-        What is chosen by the very answers that are scored flatters. Nor may answers of other
-        rounds choose: they are to the same triplets. Where a round has a single fold, all others
-        choose.
+        Those of each draw are chosen by the other folds of its round: what is chosen by the very
+        answers that are scored flatters. Nor may answers of other rounds choose: they are to the
+        same triplets. Where a round has a single fold, all others choose.
         """
+        margins = np.empty(len(self.draws))
         for draw in range(self.n_draws):
             is_asked = self.draws == draw
             is_other = (self.rounds == self.rounds[is_asked][0]) & ~is_asked
             if not is_other.any():
                 is_other = is_asked if is_asked.all() else ~is_asked
-            yield is_asked, is_other
+            others = replace(
+                self,
+                margins=self.margins[:, is_other],
+                images=self.images[is_other],
+                draws=self.draws[is_other],
+            )
+            margins[is_asked] = choose(others)(self.margins[:, is_asked])
+        return margins
 
 
 @dataclass(frozen=True)
@@ -221,13 +232,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class FromPixels:
-    """What came out of training from pixels, beside the head.
-
-    Attributes:
-        encoder: the backbone with its trained weights.
-        backbone_file: where these are, as long as the folder that was given lasts.
-        collection: features by them.
-    """
+    """A backbone that was trained; its weights are there as long as the workplace's folder."""
 
     encoder: Encoder
     backbone_file: Path
@@ -246,7 +251,6 @@ class Fitted:
         centers: `(n_classes, dim)` that the loss drew embeddings to, if it did; NaN for a class
             that no batch had.
         parts: of an ensemble, as the record has them.
-        pixels: what came out of training a backbone too.
         frozen_head: the score of the head on the backbone as it was before it was trained further.
     """
 
@@ -275,11 +279,9 @@ class Trainer(ABC):
         """Train without some triplets and answer them, `asked`, `(n_asked, 3)` indices of images.
 
         `learned` are indices into `examples.rows`; `further` is added to the seed, so that draws
-        begin from other weights. There is a row of margins for each *variant*: what can be chosen
-        afterwards from one training, such as the number of epochs.
-
-        Returns:
-            `(n_variants, n_asked)` float32, above 0 where the positive is nearer.
+        begin from other weights. Returned are `(n_variants, n_asked)` float32 margins, above 0
+        where the positive is nearer. A *variant* is what can be chosen afterwards from one
+        training, such as the number of epochs.
         """
 
     @abstractmethod

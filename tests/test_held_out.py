@@ -1,28 +1,30 @@
-"""Unseen classes: held out whole, and told from new images; and the share of frozen features."""
+"""What models are asked that were trained without it: unseen classes, shares of the judgements."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 from plain import NO_LABEL, unit_vectors
+from scipy.stats import ttest_1samp
 
 from tripletkit import TripletkitError, Triplets, defaults
 from tripletkit.data.labels import ImageLabels
 from tripletkit.data.splits import policies
 from tripletkit.data.splits.held_out_draws import find_groups, hold_out_classes
-from tripletkit.data.splits.policies import cluster_images
+from tripletkit.evaluation.pooled import fit_learning_curve
 from tripletkit.model.settings import Settings
-from tripletkit.training.head_trainer import HeadTrainer
-from tripletkit.training.held_out import answer_held_out, choose
-from tripletkit.training.trainer import Chosen, Examples, Fitted, Trainer
-from tripletkit.training.unseen_classes import (
-    _measure_nearness,
-    _Nearness,
+from tripletkit.training.held_out import (
+    _draw_held_out,
+    _measure_novelty,
+    answer_held_out,
+    measure_learning_curve,
     measure_unseen_classes,
     plan_unseen_classes,
 )
+from tripletkit.training.trainer import Chosen, Examples, Fitted, Trainer, make_trainer
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def label(of_image):
 
 
 def test_held_out_kinds_share_no_image_and_no_cluster_with_training(features, rows):
-    kinds = cluster_images(unit_vectors(features), 8, seed=0)
+    kinds = policies.cluster_images(unit_vectors(features), 8, seed=0)
     held_out = hold_out_classes(rows, kinds, 8, 0.25, seed=0)
     assert 1 <= held_out.n_held_out_classes < 8
     assert 0 < held_out.is_held_out.mean() <= 0.35
@@ -87,9 +89,9 @@ def test_held_out_kinds_share_no_image_and_no_cluster_with_training(features, ro
 
 def test_clusters_of_many_images_are_found_from_a_sample(features, monkeypatch):
     unit = unit_vectors(features)
-    whole = cluster_images(unit, 8, seed=0)
+    whole = policies.cluster_images(unit, 8, seed=0)
     monkeypatch.setattr(policies, "_MOST_CLUSTERED", 60)
-    sampled = cluster_images(unit, 8, seed=0)
+    sampled = policies.cluster_images(unit, 8, seed=0)
     # Kinds far apart are the same clusters, by other numbers.
     assert len(set(zip(whole.tolist(), sampled.tolist(), strict=True))) == 8
 
@@ -110,41 +112,38 @@ def test_kinds_that_leave_nothing_are_refused():
         hold_out_classes(rows, np.array([0, 1, 2]), 3, 0.3, seed=0)
 
 
-def test_nearness_tells_new_images_from_unseen_classes(features):
+def test_novelty_is_the_share_of_the_way_from_new_images_to_unseen_classes(features):
     unit = unit_vectors(features)
     is_new = np.arange(160) % 8 < 3
     known = np.flatnonzero(~is_new)
     is_held_out = known % 8 == 3
-    same = unit[known] + 1e-3
-    near = _measure_nearness(unit[known], is_held_out, same)
-    far = _measure_nearness(unit[known], is_held_out, unit[is_new])
-    assert near.novelty == 0 < 0.5 < far.novelty <= 1
-    assert far.n_test == is_new.sum()
-
-
-def test_novelty_is_a_share_of_the_way():
-    assert _Nearness(0.2, 0.6, 0.3, 9).novelty == pytest.approx(0.25)
-    assert _Nearness(0.2, 0.6, 0.9, 9).novelty == 1
-    assert _Nearness(0.2, 0.6, 0.1, 9).novelty == 0
+    near = _measure_novelty(unit[known], is_held_out, unit[known] + 1e-3)
+    far = _measure_novelty(unit[known], is_held_out, unit[is_new])
+    assert near["novelty"] == 0 < 0.5 < far["novelty"] <= 1
+    assert far["n_test"] == is_new.sum()
+    way = far["of_unseen_classes"] - far["of_training"]
+    share = (far["of_test"] - far["of_training"]) / way
+    assert far["novelty"] == pytest.approx(min(share, 1))
     # Nothing can be told where held-out classes are as near as other images.
-    assert _Nearness(0.2, 0.2, 0.1, 9).novelty == 0.5
+    same = _measure_novelty(unit[:8].repeat(2, axis=0), np.arange(16) % 2 == 0, unit[:4])
+    assert same["novelty"] == 0.5
 
 
 @pytest.mark.parametrize("given", [{"dim": 6}, {}])
 def test_held_out_answers_choose_the_share_of_the_frozen_features(features, rows, given):
     settings = Settings.of_recipe("residual", hidden=16, epochs=2, **given)
-    trainer = HeadTrainer(Examples(features, rows), settings)
+    trainer = make_trainer(Examples(features, rows), settings)
     held_out = answer_held_out(trainer, budget_s=0.1)
     assert len(held_out.margins) == 3
     right = (held_out.margins > 0).mean(axis=1)
-    chosen = choose(trainer, held_out).trainer.settings
+    chosen = trainer.choose(held_out).trainer.settings
     shares = [(0.5, 0.85), (0.25, 0.85), (0.1, 1.0)]
     assert (chosen.frozen_share, chosen.strength) == shares[int(np.argmax(right))]
     # One training is blended as a model with this share is.
     learned, asked = np.arange(len(rows) // 2), rows[len(rows) // 2 :]
     in_draws = trainer.for_draws(learned)
     usual = in_draws.answer(learned, asked)[1]
-    own = HeadTrainer(trainer.examples, replace(settings, epochs=in_draws._n_draw_epochs))
+    own = make_trainer(trainer.examples, replace(settings, epochs=in_draws._n_draw_epochs))
     np.testing.assert_allclose(own.answer(learned, asked)[0], usual, atol=1e-3)
 
 
@@ -153,7 +152,7 @@ def test_what_the_user_chose_and_class_centers_leave_no_choice(features, rows, g
     settings = Settings.of_recipe("residual", hidden=16, epochs=1, **given)
     examples = Examples(features, rows, labels=label(np.arange(160) % 8))
     learned = np.arange(1000)
-    answered = HeadTrainer(examples, settings).for_draws(learned).answer(learned, rows[1000:])
+    answered = make_trainer(examples, settings).for_draws(learned).answer(learned, rows[1000:])
     assert len(answered) == 1
 
 
@@ -169,12 +168,12 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
         return margins
 
     plan = plan_unseen_classes(examples, 0, 0.25)
-    seen = measure(Answering(examples, answer), plan, lambda *done: told.append(done))
+    seen, better = measure(Answering(examples, answer), plan, lambda *done: told.append(done))
     # Where the same are drawn again there is one less.
-    n_rounds = len(plan.rounds)
+    n_rounds = len(plan)
     assert len(said) == n_rounds > 2
     assert told == [(n, n_rounds) for n in range(n_rounds + 1)]
-    held_out = {tuple(np.flatnonzero(each.is_held_out)) for each in plan.rounds}
+    held_out = {tuple(np.flatnonzero(each.is_held_out)) for each, _ in plan}
     # None of them is trained twice.
     assert len(held_out) == n_rounds
     asked = {row for margins in said for row in margins}
@@ -182,24 +181,14 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
     right = [
         np.mean([margins[row] for margins in said if row in margins]) > 0 for row in sorted(asked)
     ]
-    assert seen.trained.n == seen.frozen.n == seen.map.n == len(asked) > max(map(len, said))
-    assert seen.trained.accuracy == pytest.approx(np.mean(right))
-    assert seen.to_dict()["n_held_out_images"] == len(
-        {image for all_ in held_out for image in all_}
-    )
+    assert {seen[name]["n"] for name in ("trained", "frozen_cosine", "map")} == {len(asked)}
+    assert len(asked) > max(map(len, said))
+    assert seen["trained"]["accuracy"] == pytest.approx(np.mean(right))
+    assert seen["n_held_out_images"] == len({image for all_ in held_out for image in all_})
     # Answers by chance are worse than a map of features that tell.
-    assert seen.map.accuracy > seen.trained.accuracy
-    assert seen.better is not None
-    assert seen.better.name == "map"
-
-
-@pytest.mark.slow
-def test_the_same_classes_are_not_held_out_twice(features, rows, monkeypatch):
-    monkeypatch.setattr(defaults, "UNSEEN_ROUNDS", 40)
-    rounds = plan_unseen_classes(divide(features, rows, label(np.arange(160) % 4)), 0, 0.25).rounds
-    # Two of four classes can be chosen in six ways.
-    assert 1 < len(rounds) <= 6
-    assert len({each.is_held_out.tobytes() for each in rounds}) == len(rounds)
+    assert seen["map"]["accuracy"] > seen["trained"]["accuracy"]
+    assert better is not None
+    assert better.name == "map"
 
 
 def test_kinds_are_the_classes_of_labelled_images(features, rows):
@@ -207,13 +196,13 @@ def test_kinds_are_the_classes_of_labelled_images(features, rows):
     of_image = np.arange(160) % 8 // 2
     of_image[:16] = NO_LABEL
     examples = divide(features, rows, label(of_image))
-    plan = plan_unseen_classes(examples, 0, 0.25)
-    assert plan.groups_from == "classes"
-    assert plan.rounds[0].n_groups == 4
-    is_held_out = plan.rounds[0].is_held_out
+    (plan, groups_from), *_ = plan_unseen_classes(examples, 0, 0.25)
+    assert groups_from == "classes"
+    assert plan.n_groups == 4
+    is_held_out = plan.is_held_out
     assert not is_held_out[:16].any()
     held_out = set(of_image[is_held_out])
-    assert len(held_out) == plan.rounds[0].n_held_out_classes
+    assert len(held_out) == plan.n_held_out_classes
     used = np.union1d(examples.rows, examples.val_rows)
     assert is_held_out[used].tolist() == [of_image[image] in held_out for image in used]
 
@@ -226,7 +215,98 @@ def test_too_few_classes_leave_the_kinds_to_clusters(features, of_image):
     np.testing.assert_array_equal(groups, find_groups(images, unit, None, 0)[0])
 
 
-def test_too_few_images_for_kinds_are_refused(features):
-    rows = np.array([[0, 1, 2], [2, 3, 4]], np.int32)
-    with pytest.raises(TripletkitError, match="expected at least 20 images, got 5"):
-        plan_unseen_classes(Examples(features[:5], rows), 0, 0.25)
+N = np.tile([250.0, 500.0, 1000.0], (6, 1))
+
+
+def noisy(rng, noise, slope=1.5):
+    return 0.9 - slope / np.sqrt(N) + rng.normal(0, noise, N.shape)
+
+
+def test_the_interval_holds_the_true_gain():
+    rng = np.random.default_rng(0)
+    true = 1.5 / np.sqrt(1500) - 1.5 / np.sqrt(2000)
+    curves = [fit_learning_curve(N, noisy(rng, 0.01), 1500, 500) for _ in range(200)]
+    held = np.mean([curve.interval.low <= true <= curve.interval.high for curve in curves])
+    assert 0.9 <= held <= 0.99
+
+
+def test_two_draws_give_no_interval_and_a_flat_curve_is_short_of_nothing():
+    assert fit_learning_curve(N[:2], 0.8 + 0 * N[:2], 1500).interval is None
+    assert fit_learning_curve(N, 0.8 + 0 * N, 1500).short_of is None
+
+
+def test_fewer_images_that_do_worse_say_that_images_are_short():
+    accuracies = 0.9 - 3 / np.sqrt(N)
+    low, same = (
+        fit_learning_curve(N, accuracies, 1500, with_fewer_images=accuracies[:, 0] - less)
+        for less in (0.05, 0)
+    )
+    assert (low.short_of, same.short_of) == ("images", "judgements")
+
+
+def test_every_number_has_its_interval():
+    rng = np.random.default_rng(1)
+    accuracies = noisy(rng, 0.01)
+    curve = fit_learning_curve(N, accuracies, 1500, with_fewer_images=accuracies[:, 0] - 0.02)
+    of_points = zip(accuracies.T, curve.intervals, strict=True)
+    for values, interval in (*of_points, (accuracies[:, 0] - 0.02, curve.fewer_interval)):
+        expected = ttest_1samp(values, 0).confidence_interval()
+        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert [*curve.to_frame()] == ["n_triplets", "accuracy", "low", "high"]
+    assert str(curve).count(" to ") == 5
+    few = fit_learning_curve(N[:2], accuracies[:2], 1500)
+    assert few.intervals == (None,) * 3 and "no interval" in few.outlook
+
+
+RNG = np.random.default_rng(0)
+EXAMPLES = Examples(
+    RNG.normal(size=(60, 4)).astype(np.float32),
+    np.array([RNG.permutation(60)[:3] for _ in range(2000)]),
+)
+
+
+def test_the_curve_is_that_of_a_plain_loop():
+    """The same draws and shares, learned from by a plain rule, and lines fitted by hand."""
+
+    def answer(learned, rows):
+        # The image that was more often the nearer one, a tie where both were as often.
+        score = np.zeros(60)
+        for _, near, far in EXAMPLES.rows[learned]:
+            score[near] += 1
+            score[far] -= 1
+        return score[rows[:, 1]] - score[rows[:, 2]]
+
+    curve = measure_learning_curve(Answering(EXAMPLES, answer))
+    draws, _ = _draw_held_out(EXAMPLES, 0)
+    rng, gains, accuracies, few = np.random.default_rng(0), [], [], []
+    for draw in islice(draws, 3):
+        shuffled = [int(row) for row in rng.permutation(draw.train_rows)]
+        asked = EXAMPLES.rows[draw.held_out_rows]
+
+        def share_right(rows, asked=asked):
+            margins = answer(np.array(rows), asked)
+            return sum(1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in margins) / len(asked)
+
+        n = [round(share * len(shuffled)) for share in (0.25, 0.5, 1)]
+        right = [share_right(shuffled[:size]) for size in n]
+        x = [-(size**-0.5) for size in n]
+        mean_x, mean_y = sum(x) / 3, sum(right) / 3
+        slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, right, strict=True))
+        slope /= sum((a - mean_x) ** 2 for a in x)
+        gains.append(slope * (2000**-0.5 - 2500**-0.5))
+        accuracies.append(right)
+        # Images are added one after the other until the triplets among them are enough.
+        images = sorted({int(i) for row in draw.train_rows for i in EXAMPLES.rows[row]})
+        order = [images[place] for place in np.argsort(rng.permutation(len(images)))]
+        among = []
+        for count in range(len(order) + 1):
+            there = set(order[:count])
+            for row in draw.train_rows:
+                if int(row) not in among and set(EXAMPLES.rows[row].tolist()) <= there:
+                    among.append(int(row))
+            if len(among) >= n[0]:
+                break
+        few.append(share_right(among[: n[0]]))
+    assert curve.gain == pytest.approx(sum(gains) / 3)
+    assert curve.accuracies == pytest.approx(np.mean(accuracies, axis=0).tolist())
+    assert curve.with_fewer_images == pytest.approx(sum(few) / 3)
