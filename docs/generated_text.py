@@ -44,7 +44,7 @@ def commands() -> str:
 
 def describe_command(typed: str, command: click.Command) -> str:
     """Return a section about one command."""
-    from tripletkit.cli.options import _sections_of
+    from tripletkit.cli.commands import _sections_of
 
     context = click.Context(command, info_name=typed, show_default=True)
     usage = command.get_usage(context).removeprefix("Usage: ")

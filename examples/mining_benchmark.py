@@ -36,7 +36,13 @@ from tripletkit.data.labels import ImageLabels, read_labels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.classification import ClassDistances, measure_distribution
 from tripletkit.model.settings import Settings
-from tripletkit.reporting.style import LIGHT, add_legend, label_axes, make_axes, render_figure
+from tripletkit.reporting.figures import (
+    LIGHT,
+    _add_legend,
+    _label_axes,
+    _make_axes,
+    render_figure,
+)
 from tripletkit.results import _align_columns
 from tripletkit.search.offline_mining import _find_cut, _mine_images, _pair_hardest
 from tripletkit.training.batch_learner import Batch, Batches
@@ -141,15 +147,15 @@ def follow(task: Task, settings: Settings) -> list[float]:
 
 def draw(curves: dict[str, np.ndarray], steps: np.ndarray, frozen: float) -> Figure:
     """Return the figure of `(n_seeds, n_epochs + 1)` accuracies of each way."""
-    figure, (axes,) = make_axes(7, 4, LIGHT)
+    figure, (axes,) = _make_axes(7, 4, LIGHT)
     colours = (LIGHT.right, LIGHT.classes[2], LIGHT.wrong)
     for (name, curve), colour in zip(curves.items(), colours, strict=True):
         axes.plot(steps, curve.mean(axis=0), color=colour, label=name)
         axes.fill_between(steps, curve.min(axis=0), curve.max(axis=0), color=colour, alpha=0.15)
     axes.axhline(frozen, color=LIGHT.muted, linestyle="--", label="frozen features, cosine")
     axes.set_ylim(min(frozen, np.percentile([c[:, 1:] for c in curves.values()], 2)) - 0.01)
-    label_axes(axes, LIGHT, "Mined and random triplets", "steps", "validation accuracy")
-    add_legend(axes, LIGHT, loc="center right")
+    _label_axes(axes, LIGHT, "Mined and random triplets", "steps", "validation accuracy")
+    _add_legend(axes, LIGHT, loc="center right")
     return figure
 
 

@@ -181,7 +181,7 @@ def sweep_settings() -> None:
 
     grid = {"dim": [2, 8], "epochs": [2]}
     table = tk.sweep("train.txt", features="given.npz", grid=grid, hidden=16)
-    print(table.to_frame().to_csv(index=False))
+    print(table.to_csv(index=False))
 
 
 def fit_estimator() -> None:

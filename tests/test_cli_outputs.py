@@ -14,7 +14,7 @@ from collected import answer_all, start
 from conftest import COMMANDS
 
 import tripletkit as tk
-from tripletkit.cli.flags import taken_by
+from tripletkit.cli.commands import taken_by
 from tripletkit.cli.parameters import OutputPath
 
 # Of each command: how it is called, and its outputs with a suffix that each takes; None is a

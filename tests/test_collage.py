@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from tripletkit import TripletkitError
-from tripletkit.reporting.collages import Tile, _shorten, draw_grid, read_thumbnail
-from tripletkit.reporting.style import LIGHT
+from tripletkit.reporting.collages import LIGHT, _draw_grid, _shorten, _Tile, read_thumbnail
 
 
 def has_colour(image, colour, box=None):
@@ -15,8 +14,8 @@ def has_colour(image, colour, box=None):
 
 
 def test_every_image_is_drawn_in_its_place(toy_images):
-    rows = [[Tile(toy_images / f"{colour}0.png", ["x"]) for colour in ("red", "blue")]]
-    image = draw_grid(rows, side_px=100)
+    rows = [[_Tile(toy_images / f"{colour}0.png", ["x"]) for colour in ("red", "blue")]]
+    image = _draw_grid(rows, side_px=100)
     half = image.width // 2
     left, right = (0, 0, half, image.height), (half, 0, image.width, image.height)
     assert has_colour(image, "#ff0000", left) and not has_colour(image, "#0000ff", left)
@@ -26,9 +25,9 @@ def test_every_image_is_drawn_in_its_place(toy_images):
 @pytest.mark.parametrize(("is_right", "colour"), [(True, LIGHT.right), (False, LIGHT.wrong)])
 def test_right_and_wrong_have_their_colour_and_sign(toy_images, is_right, colour):
     path = toy_images / "red0.png"
-    marked = draw_grid([[Tile(path, [], is_right)]])
+    marked = _draw_grid([[_Tile(path, [], is_right)]])
     assert has_colour(marked, colour)
-    assert not has_colour(draw_grid([[Tile(path, [])]]), colour)
+    assert not has_colour(_draw_grid([[_Tile(path, [])]]), colour)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +54,13 @@ def test_long_names_lose_their_middle():
 
 def test_names_of_any_letters_are_drawn(toy_images):
     names = ['<b>"it\'s" & é', "寿司 🍣", "", "\u202eabc"]
-    draw_grid([[Tile(toy_images / "red0.png", [name]) for name in names]])
+    _draw_grid([[_Tile(toy_images / "red0.png", [name]) for name in names]])
 
 
 def test_a_broken_image_is_refused(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(TripletkitError, match=r"text\.png"):
-        draw_grid([[Tile(tmp_path / "text.png", [])]])
+        _draw_grid([[_Tile(tmp_path / "text.png", [])]])
 
 
 @pytest.mark.parametrize(

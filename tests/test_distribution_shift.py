@@ -15,8 +15,7 @@ from tripletkit.model.distribution_shift import (
     _chance_of_less,
 )
 from tripletkit.model.model_folder import load_model
-from tripletkit.reporting.findings import list_warnings
-from tripletkit.reporting.model_view import open_views
+from tripletkit.reporting import model_view, page
 
 N_FEATURES = 48
 
@@ -124,13 +123,13 @@ def test_a_report_about_another_kind_of_images_says_so(trained):
     for n in range(18):
         Image.new("RGB", (8, 8), (10 * n, 0, 0)).save(folder / "images" / f"new{n}.png")
     rows = [[f"new{n}", f"new{n + 1}", f"new{n + 2}"] for n in range(0, 18, 3)]
-    view, *_ = open_views(
+    view, *_ = model_view.open_views(
         [load_model(folder / "model")],
         triplets=pd.DataFrame(rows),
         images=folder / "images",
         features=folder / "features.npz",
     )
-    (said,) = [each for each in list_warnings([view]) if "less like" in each]
+    (said,) = [each for each in page._list_warnings([view]) if "less like" in each]
     assert said.startswith("The 18 images are less like those of the training")
 
 

@@ -20,7 +20,7 @@ from collected import answer_all, start
 from conftest import COMMANDS, walk_commands
 
 import tripletkit as tk
-from tripletkit.cli.flags import RUN_OPTIONS, spell_flags, taken_by
+from tripletkit.cli.commands import RUN_OPTIONS, spell_flags, taken_by
 from tripletkit.results import plain_values
 
 # Command -> the public function, and flags whose parameter has another name there.
@@ -326,7 +326,6 @@ def test_public_objects_answer_the_same_in_another_process(
         "classification": tk.classify(labels_file, images, model),
         "mined": tk.mine(labels_file, images, model),
         "hardest": tk.mine(None, images, model, triplets=train),
-        "sweep": tk.sweep(train, images, grid={"dim": [2, 3]}, backbone="tiny", epochs=1),
         "questions": tk.suggest(model, n=5),
         "losses": tk.list_losses(),
         "store": tk.cache_info(),

@@ -13,9 +13,16 @@ from PIL import Image
 
 from tripletkit.evaluation.pooled import fit_learning_curve
 from tripletkit.evaluation.scoring import Slice
-from tripletkit.reporting import figures, style
-from tripletkit.reporting.projections import choose_apart, project_embeddings
-from tripletkit.reporting.style import DARK, LIGHT, MARKERS, darken, render_figure
+from tripletkit.reporting import figures
+from tripletkit.reporting.figures import (
+    DARK,
+    LIGHT,
+    MARKERS,
+    choose_apart,
+    darken,
+    project_embeddings,
+    render_figure,
+)
 
 KINDS = ["history", "distances", "margins", "map", "confusion"]
 HISTORY = pd.DataFrame(
@@ -217,7 +224,7 @@ def test_labels_stand_in_figures_as_they_are(labels):
 
 
 def test_a_title_stands_as_it_is():
-    figure, (axes,) = style.make_axes(3, 2, LIGHT)
-    style.label_axes(axes, LIGHT, r"$\frac of $images", "x", "y")
+    figure, (axes,) = figures._make_axes(3, 2, LIGHT)
+    figures._label_axes(axes, LIGHT, r"$\frac of $images", "x", "y")
     root = ElementTree.fromstring(render_figure(figure, "svg"))
     assert r"$\frac of $images" in {element.text for element in root.iter()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
 
 import numpy as np
@@ -35,8 +34,7 @@ def toy(tmp_path):
 def test_every_combination_is_scored_and_the_best_comes_first(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
     grid = {"epochs": [3], "dim": [1, 4]}
-    compared = tk.sweep(**toy, grid=grid, hidden=16, batch_size=64, cache=tmp_path / "cache")
-    table = compared.to_frame()
+    table = tk.sweep(**toy, grid=grid, hidden=16, batch_size=64, cache=tmp_path / "cache")
     assert sorted(table["dim"]) == [1, 4]
     assert table["accuracy"].is_monotonic_decreasing
     assert table["behind"][0] == 0
@@ -86,8 +84,7 @@ def test_encoders_and_depths_answer_the_same_questions_from_features_of_their_ow
     grid = {"backbone": ["tiny", ["tiny", "tiny-other"]], "depth": ["last", "early"]}
     images = toy_competition.train, toy_competition.images
     compared = tk.sweep(*images, grid=grid, hidden=8, epochs=1)
-    rows = json.loads(json.dumps(compared.to_dict()))["combinations"]
-    names = [(str(row["backbone"]), row["depth"]) for row in rows]
+    names = [*zip(compared["backbone"].map(str), compared["depth"], strict=True)]
     assert sorted(names) == [
         ("['tiny', 'tiny-other']", "early"),
         ("['tiny', 'tiny-other']", "last"),

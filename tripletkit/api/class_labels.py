@@ -249,8 +249,7 @@ def classify(
         result.confusion.write(confusion_file)
         logger.info("Wrote %s.", confusion_file)
     elif confusion_file is not None:
-        from tripletkit.reporting.figures import draw_confusion
-        from tripletkit.reporting.style import write_figure
+        from tripletkit.reporting.figures import draw_confusion, write_figure
 
         matrix = result.confusion
         write_figure(confusion_file, draw_confusion(matrix.counts, matrix.labels))
@@ -400,7 +399,7 @@ def _write_mined(
             files.append(stack.enter_context(open_output(triplets)))
             write_triplet_lines(files[-1], mined.names, mined.triplets)
         if plot is not None:
-            from tripletkit.reporting.style import render_figure
+            from tripletkit.reporting.figures import render_figure
 
             form = plot.path.suffix.lower().removeprefix(".")
             files.append(stack.enter_context(open_output(plot, "wb")))

@@ -46,17 +46,12 @@ class TripletEmbedding(
 ):
     """Embed feature vectors so that distances agree with triplets of them.
 
-    There are two ways to fit. With the features at hand, `fit(features, triplets)`; this is how a
-    `Pipeline` fits, too. Tools that divide what they are given, as `GridSearchCV` and
-    `cross_val_score` do, need an entry of `y` for each row of `X`: `triplets_by_image` makes that
-    of triplets, `search.fit(features, tk.triplets_by_image(triplets, len(features)))`. The other
-    way, triplets are `X` and the features the parameter `preprocessor`:
-    `TripletEmbedding(preprocessor=features).fit(triplets)`. Divide with `ImageSplit` then, since
-    other splitters leave the same images on both sides.
+    It is fitted as `fit(features, triplets)`, in a `Pipeline`, too. Tools that divide what they are
+    given, as `GridSearchCV` and `cross_val_score` do, need an entry of `y` for each row of `X`:
+    `triplets_by_image` makes that of triplets,
+    `search.fit(features, tk.triplets_by_image(triplets, len(features)))`.
 
     Args:
-        preprocessor: `(n_images, n_features)` that index triplets are looked up in, for the second
-            way. Defaults to `None`, the first way.
         recipe: how the head is built and trained; a name of `tripletkit losses` and of
             `tripletkit train --recipe`. Defaults to `"mlp"`.
         members: heads in the ensemble. `None` here and below is the recipe's own default.
@@ -82,14 +77,11 @@ class TripletEmbedding(
         n_features_in_: width of the features.
         settings_: what it was trained with, the recipe's defaults filled in.
     Reference:
-        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832. The names
-        `preprocessor` and `decision_function` are those of metric-learn: de Vazelhes, Carey, Tang,
-        Vauquier, Bellet. JMLR 21, 2020.
+        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832.
     """
 
     def __init__(
         self,
-        preprocessor: np.ndarray | None = None,
         *,
         recipe: str = "mlp",
         members: int | None = None,
@@ -107,7 +99,6 @@ class TripletEmbedding(
         reduction: str = defaults.REDUCTION,
         random_state: int | np.random.RandomState | None = defaults.SEED,
     ) -> None:
-        self.preprocessor = preprocessor
         self.recipe = recipe
         self.members = members
         self.hidden = hidden
@@ -128,11 +119,9 @@ class TripletEmbedding(
         """Learn the embedding; takes seconds for thousands of triplets.
 
         Args:
-            X: `(n_images, n_features)` floats; with a `preprocessor` `(n_triplets, 3)` integers,
-                indices of its rows: anchor, positive, negative.
-            y: `(n_triplets, 3)` integers, indices of rows of `X`, or what `triplets_by_image`
-                returns; with a `preprocessor` nothing, or for each triplet 1 where its second
-                image is the nearer one, 0 or -1 where the third is.
+            X: `(n_images, n_features)` floats.
+            y: `(n_triplets, 3)` integers, indices of rows of `X`: anchor, positive, negative; or
+                what `triplets_by_image` returns.
         Returns:
             Itself.
         Raises:
@@ -215,36 +204,19 @@ class TripletEmbedding(
             0 to 1.
         """
         check_is_fitted(self)
-        if y is None and self.preprocessor is None:
+        if y is None:
             return float(self.predict(X).mean())
-        features, rows = self._take(X, y, reset=False)
-        return float(self.predict(features, rows).mean())
+        return float(self.predict(*self._take(X, y, reset=False)).mean())
 
     def _take(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return features and `(n_triplets, 3)` rows of them: anchor, positive, negative."""
-        if self.preprocessor is None:
-            if y is None:
-                raise TripletFileError(
-                    "TripletEmbedding requires y to be passed, but the target y is None: expected "
-                    "fit(features, triplets). Give the features as `preprocessor` for "
-                    "fit(triplets)."
-                )
-            features = validate_data(self, X, dtype=np.float32, reset=reset, ensure_min_samples=3)
-            rows = _rows_among(y) if _is_by_image(y) else y
-            return features, _check_rows(rows, len(features))
-        features = validate_data(
-            self, self.preprocessor, dtype=np.float32, reset=reset, ensure_min_samples=3
-        )
-        rows = _check_rows(X, len(features))
         if y is None:
-            return features, rows
-        answers = np.asarray(y)
-        if answers.shape != (len(rows),) or not np.isin(answers, (-1, 0, 1)).all():
             raise TripletFileError(
-                f"expected 1 for each of {len(rows):,} triplets whose second image is the nearer "
-                f"one, else 0 or -1, got {answers.dtype} of the shape {answers.shape}"
+                "TripletEmbedding requires y to be passed, but the target y is None: expected "
+                "fit(features, triplets)."
             )
-        return features, np.where(answers[:, None] == 1, rows, rows[:, [0, 2, 1]])
+        features = validate_data(self, X, dtype=np.float32, reset=reset, ensure_min_samples=3)
+        return features, _check_rows(_rows_among(y) if _is_by_image(y) else y, len(features))
 
     def _make_settings(self, rows: np.ndarray) -> Settings:
         given = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
@@ -273,7 +245,7 @@ class TripletEmbedding(
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self.preprocessor is None
+        tags.target_tags.required = True
         tags.target_tags.two_d_labels = True
         # Embeddings are float32, whatever the features are.
         tags.transformer_tags.preserves_dtype = []

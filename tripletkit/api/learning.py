@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypedDict, Unpack
@@ -34,7 +33,6 @@ from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike, open_features
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages
-from tripletkit.results import Result, Section, Table
 from tripletkit.training.inputs import find_sources, open_sources
 from tripletkit.training.job import EncoderChoice, FineTuning, Job, TrainingJob
 from tripletkit.training.trainer import OnEpoch, ignore_epoch
@@ -296,44 +294,6 @@ def finetune(
     return Model(tuned.open_encoder(), tuned, cache=job.cache, scratch=scratch, sources=sources)
 
 
-@dataclass(frozen=True, repr=False)
-class Sweep(Result):
-    """Settings compared by the same held-out draws, the most accurate first.
-
-    Attributes:
-        table: a row a combination: the settings of the grid; `accuracy`, `low` and `high`, its 95%
-            interval; `epochs` that a training on all triplets would have; `behind` the best, and
-            `behind_low` and `behind_high`, its 95% interval, paired by triplet.
-    """
-
-    table: pd.DataFrame
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rows as JSON takes them."""
-        return {"combinations": self.table.to_dict("records")}
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the table."""
-        return self.table
-
-    def _summary(self) -> str:
-        best = self.table.iloc[0]
-        return f"{len(self)} combinations, the best with accuracy {best['accuracy']:.4f}"
-
-    def _sections(self) -> list[Section]:
-        rows = [list(map(str, self.table.columns))]
-        # The best has nothing that it is behind of.
-        shown = self.table.astype(object).where(self.table.notna(), "-")
-        rows += [
-            [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
-            for row in shown.itertuples(index=False)
-        ]
-        return [[Table(rows, right=range(len(rows[0])))]]
-
-
 @as_one_run
 def sweep(
     triplets: TripletsLike | None = None,
@@ -349,7 +309,7 @@ def sweep(
     cache: PathLike | None = None,
     progress: bool | Stages | None = None,
     **settings: Unpack[_TrainSettings],
-) -> Sweep:
+) -> pd.DataFrame:
     """Score every combination of settings by the same held-out draws.
 
     A third of the images is held out, again and again, as `train` does; every combination answers
@@ -365,7 +325,10 @@ def sweep(
             of them, as it chooses by such draws by itself.
         settings: those that all combinations have, such as `seed`.
     Returns:
-        A `Sweep`; `behind` above 0 throughout its interval means worse for certain.
+        A table with a row a combination, the most accurate first: the settings of the grid;
+        `accuracy`, `low` and `high`, its 95% interval; `epochs` that a training on all triplets
+        would have; `behind` the best, and `behind_low` and `behind_high`, its 95% interval, paired
+        by triplet: above 0 throughout means worse for certain.
     Raises:
         SettingsError: if the grid is empty, or a combination does not go together, naming the
             field.
@@ -391,7 +354,7 @@ def sweep(
         },
     )
     with open_stages(progress) as stages:
-        return Sweep(pd.DataFrame(run.sweep(job, grid, stages)))
+        return pd.DataFrame(run.sweep(job, grid, stages))
 
 
 def _make_job(

@@ -694,7 +694,7 @@ def _draw_images(model: ModelFolder | None) -> str:
     """Return a few images of the image folder; none where it is gone, or there was none."""
     if model is None or (folder := model.image_folder) is None:
         return ""
-    from tripletkit.reporting.collages import read_thumbnail
+    from tripletkit.reporting.figures import read_thumbnail
 
     try:
         names = list_images(folder)

@@ -157,7 +157,7 @@ def plot(
         ModelFolderError: if nothing was trained, or there is no epoch to draw.
         TripletkitError: if something cannot be read or written.
     """
-    from tripletkit.reporting.style import DARK, LIGHT, write_figure
+    from tripletkit.reporting.figures import DARK, LIGHT, write_figure
 
     if kind not in get_args(FigureKind):
         known = ", ".join(get_args(FigureKind))
@@ -203,7 +203,7 @@ def collage(
     Raises:
         TripletkitError: if something cannot be read or written.
     """
-    from tripletkit.reporting.collages import Tile, draw_grid, write_image
+    from tripletkit.reporting.collages import draw_triplets, write_image
 
     file = Outputs(overwrite=overwrite).optional_file(as_path(output), COLLAGE_FORM)
     read = read_judgements(triplets, names=names).triplets
@@ -215,14 +215,8 @@ def collage(
         [read.names[row] for row in used],
         [places[row] for row in used],
     )
-    path_of = dict(zip(used.tolist(), files.paths, strict=True))
-    tile_of = {row: Tile(path, [read.names[row]]) for row, path in path_of.items()}
-    grid = [[tile_of[row] for row in triplet] for triplet in shown.rows.tolist()]
-    headings = ["anchor", "positive", "negative"]
-    if rows:
-        image = draw_grid(list(zip(*grid, strict=True)), row_headings=headings)
-    else:
-        image = draw_grid(grid, column_headings=headings)
+    paths = dict(zip(used.tolist(), files.paths, strict=True))
+    image = draw_triplets(read.names, paths, shown.rows, by_rows=rows)
     if file is not None:
         write_image(file, image)
         logger.info("Drew %s of %s triplets: %s.", f"{len(shown):,}", f"{len(read):,}", output)
@@ -237,8 +231,8 @@ def _find_folder(model: Model | PathLike) -> ModelFolder:
 
 
 def _open_views(given: Models, projection: str, **view: Unpack[_ViewOptions]) -> list[ModelView]:
+    from tripletkit.reporting.figures import check_projection
     from tripletkit.reporting.model_view import open_views
-    from tripletkit.reporting.projections import check_projection
 
     check_projection(projection)
     models = [given] if isinstance(given, Model) or is_path(given) else list(given)
@@ -276,7 +270,6 @@ def _draw_history(folder: ModelFolder, theme: Any) -> Figure:
 
 def _draw(kind: FigureKind, view: ModelView, projection: str, theme: Any) -> Figure:
     from tripletkit.reporting import figures
-    from tripletkit.reporting.projections import PROJECTIONS, project_embeddings
 
     distance, known = view.model.distance, view.is_answered
     if kind == "distances":
@@ -290,9 +283,9 @@ def _draw(kind: FigureKind, view: ModelView, projection: str, theme: Any) -> Fig
         if not len(images):
             raise _no_labels(view, "one")
         labels = [view.label_of(image) or "" for image in images] if view.labels else None
-        places = project_embeddings(view.embeddings[images], projection)
+        places = figures.project_embeddings(view.embeddings[images], projection)
         paths = [view.paths[image] for image in images]
-        return figures.draw_map(places, paths, PROJECTIONS[projection], labels, theme)
+        return figures.draw_map(places, paths, figures.PROJECTIONS[projection], labels, theme)
     confusion = view.confuse_labels()
     if confusion is None:
         raise _no_labels(view, "two")

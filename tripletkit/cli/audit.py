@@ -8,8 +8,7 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import show_result, stage_bars
-from tripletkit.cli.options import command, takes
+from tripletkit.cli.commands import command, show_result, takes
 from tripletkit.cli.parameters import INPUT_FOLDER, JUDGEMENTS, WholeRange
 
 _STRICT_FAILED = 1
@@ -38,8 +37,8 @@ _STRICT_FAILED = 1
     default=defaults.AUDIT_EXAMPLES,
     help="How many examples to show of each kind.",
 )
-@takes("judgements", "as_json", "folder")
-def audit(strict: bool, **given: Any) -> None:
+@takes("judgements", "as_json", "folder", "progress")
+def audit(strict: bool, **given: Any) -> Any:
     """Look for faults in a triplet file and its images, without a model.
 
     \b
@@ -50,8 +49,8 @@ def audit(strict: bool, **given: Any) -> None:
     triplets that name one image twice, contradictions, cycles, and anything shared with an
     --against file. Repeats and odd images are named too, but are no findings.
     """
-    with stage_bars() as stages:
-        result = tk.audit(**given, progress=stages)
-    show_result(result)
+    result = tk.audit(**given)
     if strict and result.findings():
+        show_result(result)
         click.get_current_context().exit(_STRICT_FAILED)
+    return result

@@ -9,8 +9,7 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import say
-from tripletkit.cli.options import Command, takes
+from tripletkit.cli.commands import command, say, takes
 from tripletkit.cli.parameters import WholeRange
 
 
@@ -25,9 +24,9 @@ def cache() -> None:
     """
 
 
-@cache.command(cls=Command)
+@command("info", group=cache)
 @takes("cache", "as_json")
-def info(cache: Path | None) -> Any:
+def _info(cache: Path | None) -> Any:
     """Show where the store is and what it holds.
 
     \b
@@ -36,10 +35,10 @@ def info(cache: Path | None) -> Any:
     return tk.cache_info(cache)
 
 
-@cache.command(cls=Command)
+@command("clear", group=cache)
 @click.option("--yes", is_flag=True, help="Do not ask before deleting.")
 @takes("cache")
-def clear(cache: Path | None, yes: bool) -> None:
+def _clear(cache: Path | None, yes: bool) -> None:
     """Delete the store, and the networks written beside it. Both are made again when needed.
 
     \b
@@ -50,7 +49,7 @@ def clear(cache: Path | None, yes: bool) -> None:
     say(f"Freed {tk.clear_cache(cache) / 1e6:,.1f} MB.")
 
 
-@cache.command(cls=Command)
+@command("prune", group=cache)
 @click.option(
     "--unused-days",
     type=WholeRange(0),
@@ -58,7 +57,7 @@ def clear(cache: Path | None, yes: bool) -> None:
     help="Drop the features of backbones that were not used for so many days, and their networks.",
 )
 @takes("cache")
-def prune(cache: Path | None, unused_days: int) -> None:
+def _prune(cache: Path | None, unused_days: int) -> None:
     """Delete features of images that are gone or changed, and of backbones long unused.
 
     \b

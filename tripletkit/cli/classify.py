@@ -8,7 +8,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, model_options, seed_option, takes
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import model_options, seed_option
 from tripletkit.cli.parameters import (
     INPUT_FOLDER,
     LABELS,

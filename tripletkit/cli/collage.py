@@ -8,7 +8,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, output_option, takes
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import output_option
 from tripletkit.cli.parameters import INPUT_FOLDER, JUDGEMENTS, WholeRange
 
 

@@ -11,8 +11,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import say, warn
-from tripletkit.cli.options import backbone_option, command, section, takes, weights_option
+from tripletkit.cli.commands import command, say, section, takes, warn
+from tripletkit.cli.options import backbone_option, weights_option
 from tripletkit.cli.parameters import INPUT_FOLDER, JUDGEMENTS, NAMED_FILE, OUTPUT_FILE, WholeRange
 
 _ASK_WAYS = ("auto", "random", "margin", "disagreement")

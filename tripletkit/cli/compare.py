@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import click
 
 import tripletkit as tk
-from tripletkit.cli.options import command, takes
+from tripletkit.cli.commands import command, takes
 from tripletkit.cli.parameters import INPUT_FILE, JUDGEMENTS, OUTPUT_FILE
 from tripletkit.cli.score import triplets_option
 

@@ -8,7 +8,7 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, takes
+from tripletkit.cli.commands import command, takes
 from tripletkit.cli.parameters import INPUT_FILE, JUDGEMENTS
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 import tripletkit as tk
-from tripletkit.cli.options import command, output_option, takes, trained_model_options
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import output_option, trained_model_options
 from tripletkit.cli.parameters import OUTPUT_FOLDER
 
 

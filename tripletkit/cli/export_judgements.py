@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 import tripletkit as tk
-from tripletkit.cli.options import command, output_option, takes
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import output_option
 from tripletkit.cli.parameters import NAMED_FILE, OUTPUT_FOLDER
 
 

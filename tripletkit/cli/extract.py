@@ -8,7 +8,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import backbone_options, command, output_option, section, takes
+from tripletkit.cli.commands import command, section, takes
+from tripletkit.cli.options import backbone_options, output_option
 from tripletkit.cli.parameters import ADDED_TO, NAMED_PATH, WholeRange
 
 

@@ -9,15 +9,13 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
+from tripletkit.cli.commands import command, section, takes
 from tripletkit.cli.options import (
-    command,
     images_option,
     output_option,
     running_options,
     say_where,
-    section,
     settings_options,
-    takes,
     this_line,
     weights_option,
 )

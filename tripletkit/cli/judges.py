@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import tripletkit as tk
-from tripletkit.cli.options import command, takes
+from tripletkit.cli.commands import command, takes
 from tripletkit.cli.parameters import INPUT_FILE, NAMED_FILE
 
 

@@ -9,18 +9,44 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, first, model_options, output_option, section, takes
+from tripletkit.cli.commands import command, first, section, takes
+from tripletkit.cli.options import model_options, output_option
 from tripletkit.cli.parameters import (
     JUDGEMENTS,
     LABELS,
+    MOST,
     NAMED_PATH,
     OUTPUT_FILE,
-    CountOrShare,
     FiniteRange,
     WholeRange,
 )
 
 _QUANTILE = FiniteRange(0, 1)
+
+
+class _CountOrShare(click.ParamType):
+    """A count such as `500`, or a share such as `0.25` or `25%`."""
+
+    name = "keep"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float | int:
+        from tripletkit.data.text_files import parse_number
+
+        if isinstance(value, float | int):
+            return value
+        if value.isascii() and value.isdigit():
+            keep: float | int = int(value)
+        else:
+            keep = parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+        if not (1 <= keep <= MOST if isinstance(keep, int) else 0 < keep <= 1):
+            self.fail(
+                f"expected a count such as 500 or a share such as 0.25 or 25%, got {value}.",
+                param,
+                context,
+            )
+        return keep
 
 
 def _sort_arguments(given: dict[str, Any]) -> None:
@@ -66,7 +92,7 @@ def _sort_arguments(given: dict[str, Any]) -> None:
     ),
     click.option(
         "--keep",
-        type=CountOrShare(),
+        type=_CountOrShare(),
         metavar="N|SHARE",
         help="With --triplets: how many of them, as a count or a share.  "
         f"[default: {defaults.KEPT_TRIPLETS:g}]",

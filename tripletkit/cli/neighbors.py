@@ -8,7 +8,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, model_options, takes
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import model_options
 from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, NAMED_PATH, OUTPUT_FILE, WholeRange
 
 

@@ -1,8 +1,4 @@
-"""Options that several commands share, each written once, and what every command is made of.
-
-A command file says how a line is parsed, calls one public function of `tripletkit`, and returns
-its result, which is printed here.
-"""
+"""Options that several commands share, each written once."""
 
 from __future__ import annotations
 
@@ -10,16 +6,14 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import say, show_result, stage_bars
-from tripletkit.cli.flags import RUN_OPTIONS, longest, refuse_untaken, taken_by, told
+from tripletkit.cli.commands import Decorator, say, section, told
 from tripletkit.cli.parameters import (
     ADDED_TO,
     INPUT_FILE,
@@ -27,171 +21,9 @@ from tripletkit.cli.parameters import (
     MODEL_FOLDER,
     NAMED_FILE,
     OUTPUT_FILE,
-    NamedChoice,
-    OutputPath,
-    Weights,
     WholeRange,
 )
 from tripletkit.errors import TripletkitError
-
-if TYPE_CHECKING:
-    from tripletkit.data.images import Images
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-class Command(click.Command):
-    """A command whose help shows its options in sections, and which options of a run it takes."""
-
-    def invoke(self, context: click.Context) -> Any:
-        refuse_untaken(context.find_root(), self)
-        return super().invoke(context)
-
-    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, options in _sections_of(self, context).items():
-            records = [option.get_help_record(context) for option in options]
-            with formatter.section(title):
-                formatter.write_dl([record for record in records if record])
-        taken = taken_by(self)
-        flags = [longest(option) for name, option in RUN_OPTIONS.items() if name in taken]
-        with formatter.section("Options of every run"):
-            formatter.write_text(f"{', '.join([*flags, '--help'])}: see `tripletkit --help`.")
-
-
-def _sections_of(given: click.Command, context: click.Context) -> dict[str, list[click.Parameter]]:
-    """Return the options of a command by the title that they stand under in its help.
-
-    What is written stands under "Output", whatever else is not said to stand elsewhere.
-    """
-    sections: dict[str, list[click.Parameter]] = {"Options": []}
-    for param in given.get_params(context):
-        if isinstance(param, click.Option) and "--help" not in param.opts:
-            usual = "Output" if isinstance(param.type, OutputPath) else "Options"
-            sections.setdefault(getattr(param, "section", usual), []).append(param)
-    return {title: options for title, options in sections.items() if options}
-
-
-def command(name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return the decorator of a command."""
-    return click.command(name, cls=Command)
-
-
-# How files of judgements are read.
-_READING = ("columns", "names", "swap", "exclude")
-# What a command takes by one name -> the options of the run that it is made of.
-_TOGETHER = {
-    "images": ("on_bad_image", "follow_outside"),
-    "folder": ("follow_outside",),
-    "judgements": _READING,
-    "labels": ("columns",),
-    "progress": (),
-}
-
-
-def takes(*names: str) -> Decorator:
-    """Return a decorator that gives a command options of the run, and prints what it returns.
-
-    Args:
-        names: of `RUN_OPTIONS`; `"images"`, which makes of the parameter of that name and of what
-            to do with bad images one `Images`; `"folder"`, the same of files that are not read;
-            `"judgements"` and `"labels"`, which read what is of the type `JUDGEMENTS` or `LABELS`
-            as it is told; or `"progress"`, bars for a public function.
-    """
-    options = [option for name in names for option in _TOGETHER.get(name, (name,))]
-
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def run(**given: Any) -> None:
-            with ExitStack() as bars:
-                for name in names:
-                    if name in ("images", "folder"):
-                        given["images"] = _open_images(given.get("images"))
-                    elif name == "judgements":
-                        _read_judgements(given)
-                    elif name == "labels":
-                        _read_labels(given)
-                    elif name == "progress":
-                        given[name] = bars.enter_context(stage_bars())
-                    elif name != "as_json":
-                        given[name] = told(name)
-                result = function(**given)
-            if result is not None:
-                show_result(result)
-
-        run.taken_options = ("quiet", *options)  # type: ignore[attr-defined]
-        return run
-
-    return add
-
-
-def _open_images(given: Path | None) -> Images:
-    return tk.open_images(
-        given, skip_bad=told("on_bad_image") == "skip", follow_outside=told("follow_outside")
-    )
-
-
-def _divide_columns(columns: dict[str, str] | None) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the columns of judgements, and those of labels where a command takes any."""
-    columns = columns or {}
-    if not _params("labels"):
-        return columns, {}
-    of_labels = {name: text for name, text in columns.items() if name in ("name", "label")}
-    return {name: text for name, text in columns.items() if name not in of_labels}, of_labels
-
-
-def _params(of: str) -> list[click.Parameter]:
-    """Return the parameters of the command that are judgements, or labels."""
-    params = click.get_current_context().command.params
-    return [param for param in params if getattr(param.type, "of", "") == of]
-
-
-def _read_labels(given: dict[str, Any]) -> None:
-    others, columns = _divide_columns(told("columns"))
-    if others and not _params("judgements"):
-        columns |= others  # which are refused
-    images = given.get("images")
-    folder = getattr(images, "folder", images)
-    for param in _params("labels") if columns else []:
-        if param.name and given[param.name]:
-            given[param.name] = tk.read_labels(given[param.name], folder, columns=columns)
-
-
-def _read_judgements(given: dict[str, Any]) -> None:
-    how = {name: told(name) for name in _READING}
-    how["columns"] = _divide_columns(how["columns"])[0] or None
-    if not any(how.values()):
-        return
-    is_first = True
-    for param in _params("judgements"):
-        # Beside the questions it is the truth alone that this file holds.
-        is_truth = param.name == "truth" and given.get("triplets") is not None
-        of_file = {"exclude": how["exclude"]} if is_truth else how
-        if param.name and given[param.name] and any(of_file.values()):
-            read = []
-            for path in given[param.name] if param.multiple else [given[param.name]]:
-                try:
-                    read.append(tk.read_judgements(path, **of_file))
-                except tk.SettingsError as error:
-                    # Judges are those of the first file; the others may have none.
-                    if is_first or error.field != "exclude":
-                        raise
-                    read.append(tk.read_judgements(path, **of_file | {"exclude": ()}))
-                is_first = False
-            given[param.name] = read if param.multiple else read[0]
-
-
-def first(prepare: Callable[[dict[str, Any]], None]) -> Decorator:
-    """Return a decorator that lets a function look over what a command is given, and change it."""
-
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def run(**given: Any) -> Any:
-            prepare(given)
-            return function(**given)
-
-        return run
-
-    return add
 
 
 def _group_options(*options: Decorator) -> Decorator:
@@ -209,20 +41,6 @@ def output_option(text: str, **attributes: Any) -> Decorator:
     """Return `-o`, a file that has to be named where attributes do not say otherwise."""
     usual: dict[str, Any] = {"type": OUTPUT_FILE, "required": True, "help": text}
     return click.option("-o", "--output", **usual | attributes)
-
-
-def section(title: str, *options: Decorator) -> Decorator:
-    """Return one decorator that adds options under a title of their own in the help."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        known = set(getattr(command, "__click_params__", []))
-        command = _group_options(*options)(command)
-        for param in command.__click_params__:  # type: ignore[attr-defined]
-            if param not in known and not hasattr(param, "section"):
-                param.section = title
-        return command
-
-    return add
 
 
 seed_option = click.option(
@@ -252,6 +70,25 @@ def votes_option(triplets: str) -> Decorator:
 
 
 # Encoders.
+
+
+class _Weights(click.ParamType):
+    """`FILE`, or `NAME=FILE` where NAME is a backbone."""
+
+    name = "weights"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str | None, Path]:
+        from tripletkit.features.backbones import BACKBONES
+        from tripletkit.features.onnx_files import is_network_file
+
+        if isinstance(value, tuple):
+            return value
+        backbone, is_named, file = value.partition("=")
+        if not is_named or not (backbone in BACKBONES or is_network_file(backbone)):
+            backbone, file = None, value
+        return backbone, NAMED_FILE.convert(file, param, context)
 
 
 def _gather_weights(
@@ -293,7 +130,7 @@ def _read_names(check: str) -> Callable[..., list[str] | None]:
 
 weights_option = click.option(
     "--weights",
-    type=Weights(),
+    type=_Weights(),
     multiple=True,
     callback=_gather_weights,
     metavar="[NAME=]FILE",
@@ -548,6 +385,19 @@ def settings_options(*flags: str) -> Decorator:
     return add
 
 
+class _NamedChoice(click.Choice):
+    """One of a few names; the message about another tells the nearest one."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> str:
+        from tripletkit.registry import describe_unknown
+
+        if value not in self.choices:
+            self.fail(describe_unknown(str(value), self.choices), param, context)
+        return value
+
+
 def choice_of(name: str) -> Decorator:
     """Return the flag of a setting that is one of a few names."""
     from tripletkit.model.settings import SETTINGS
@@ -555,7 +405,7 @@ def choice_of(name: str) -> Decorator:
     facts = SETTINGS[name]
     return click.option(
         f"--{name}",
-        type=NamedChoice(tuple(facts.choices)),
+        type=_NamedChoice(tuple(facts.choices)),
         metavar="NAME",
         help=f"{facts.help}  [default: {facts.default}]",
     )

@@ -1,9 +1,8 @@
-"""Kinds of parameters: paths that are read or written, numbers, names, times, columns."""
+"""Kinds of parameters that several commands have: paths that are read or written, and numbers."""
 
 from __future__ import annotations
 
 import math
-import re
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -63,7 +62,7 @@ MODEL_FOLDER = click.Path(path_type=Path)
 ADDED_TO = click.Path(file_okay=False, path_type=Path)
 
 # More than there can be of anything that is counted, and what arrays of the library can hold.
-_MOST = 2**31 - 1
+MOST = 2**31 - 1
 
 
 class WholeRange(click.IntRange):
@@ -72,7 +71,7 @@ class WholeRange(click.IntRange):
     Python takes `1_0` and digits of other scripts, too, and numbers that no array can hold.
     """
 
-    def __init__(self, min: int, max: int = _MOST) -> None:
+    def __init__(self, min: int, max: int = MOST) -> None:
         super().__init__(min=min, max=max)
 
     def convert(
@@ -80,13 +79,13 @@ class WholeRange(click.IntRange):
     ) -> int:
         _check_plain(self, value, param, context)
         number = click.INT.convert(value, param, context)
-        if number > _MOST:
-            self.fail(f"{number} is more than {_MOST:,}.", param, context)
+        if number > MOST:
+            self.fail(f"{number} is more than {MOST:,}.", param, context)
         return super().convert(number, param, context)
 
     def _describe_range(self) -> str:
         """Leave out of the help what bounds every number."""
-        return f"x>={self.min}" if self.max == _MOST else super()._describe_range()
+        return f"x>={self.min}" if self.max == MOST else super()._describe_range()
 
 
 class FiniteRange(click.FloatRange):
@@ -102,98 +101,8 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-class NamedChoice(click.Choice):
-    """One of a few names; the message about another tells the nearest one."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> str:
-        from tripletkit.registry import describe_unknown
-
-        if value not in self.choices:
-            self.fail(describe_unknown(str(value), self.choices), param, context)
-        return value
-
-
-class Duration(click.ParamType):
-    """Seconds, from a number and its unit such as `90s` or `2min`; seconds where none is given."""
-
-    name = "time"
-    _seconds = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}  # noqa: RUF012
-
-    def convert(
-        self, value: str | float, param: click.Parameter | None, context: click.Context | None
-    ) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
-        if found is None or found[2] not in self._seconds:
-            self.fail(f"expected a time such as 90s, 2min or 1h, got {value!r}", param, context)
-        return float(found[1]) * self._seconds[found[2]]
-
-
-class CountOrShare(click.ParamType):
-    """A count such as `500`, or a share such as `0.25` or `25%`."""
-
-    name = "keep"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> float | int:
-        from tripletkit.data.text_files import parse_number
-
-        if isinstance(value, float | int):
-            return value
-        if value.isascii() and value.isdigit():
-            keep: float | int = int(value)
-        else:
-            keep = parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
-        if not (1 <= keep <= _MOST if isinstance(keep, int) else 0 < keep <= 1):
-            self.fail(
-                f"expected a count such as 500 or a share such as 0.25 or 25%, got {value}.",
-                param,
-                context,
-            )
-        return keep
-
-
 def _check_plain(
     kind: click.ParamType, value: Any, param: click.Parameter | None, context: click.Context | None
 ) -> None:
     if isinstance(value, str) and not (value.isascii() and "_" not in value):
         kind.fail(f"{value!r} is not a number in plain digits.", param, context)
-
-
-class Columns(click.ParamType):
-    """`anchor=head,positive=winner`."""
-
-    name = "columns"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> dict[str, str]:
-        if isinstance(value, dict):
-            return value
-        pairs = [part.partition("=") for part in value.split(",")]
-        if not all(name.strip() and sign and text.strip() for name, sign, text in pairs):
-            self.fail(f"expected such as anchor=head,positive=winner, got {value}", param, context)
-        return {name.strip(): text.strip() for name, _, text in pairs}
-
-
-class Weights(click.ParamType):
-    """`FILE`, or `NAME=FILE` where NAME is a backbone."""
-
-    name = "weights"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> tuple[str | None, Path]:
-        from tripletkit.features.backbones import BACKBONES
-        from tripletkit.features.onnx_files import is_network_file
-
-        if isinstance(value, tuple):
-            return value
-        backbone, is_named, file = value.partition("=")
-        if not is_named or not (backbone in BACKBONES or is_network_file(backbone)):
-            backbone, file = None, value
-        return backbone, NAMED_FILE.convert(file, param, context)

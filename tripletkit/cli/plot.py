@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 import tripletkit as tk
-from tripletkit.cli.options import command, output_option, takes, view_options
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import output_option, view_options
 from tripletkit.cli.parameters import MODEL_FOLDER
 
 _KINDS = ("history", "distances", "margins", "map", "confusion")

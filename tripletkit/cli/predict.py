@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 import tripletkit as tk
-from tripletkit.cli.console import standard_output
-from tripletkit.cli.options import command, images_option, model_options, takes
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import images_option, model_options
 from tripletkit.cli.parameters import JUDGEMENTS, OUTPUT_FILE
 
 
@@ -42,5 +43,12 @@ def predict(model: tk.Model, form: Any, output: Path | None, **given: Any) -> No
     file = None if str(output) == "-" else output
     answers = model.answer(**given, output=file, form=form)
     if file is None:
-        answers.write(standard_output(), form)
+        answers.write(_standard_output(), form)
         sys.stdout.flush()
+
+
+def _standard_output() -> TextIO:
+    """Return stdout as UTF-8 text without translated line ends, for data."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    return sys.stdout

@@ -11,8 +11,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import say
-from tripletkit.cli.options import command, output_option, section, takes, view_options
+from tripletkit.cli.commands import command, say, section, takes
+from tripletkit.cli.options import output_option, view_options
 from tripletkit.cli.parameters import MODEL_FOLDER, WholeRange
 
 

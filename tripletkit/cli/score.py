@@ -9,7 +9,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, images_option, takes, votes_option
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import images_option, votes_option
 from tripletkit.cli.parameters import INPUT_FILE, JUDGEMENTS, MODEL_FOLDER
 
 triplets_option = click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tripletkit as tk
-from tripletkit.cli.options import command, takes
+from tripletkit.cli.commands import command, takes
 
 
 @command()

@@ -8,7 +8,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, groups_option, output_option, seed_option, takes
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import groups_option, output_option, seed_option
 from tripletkit.cli.parameters import JUDGEMENTS, OUTPUT_FOLDER, FiniteRange, WholeRange
 
 

@@ -8,7 +8,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, output_option, takes, trained_model_options
+from tripletkit.cli.commands import command, takes
+from tripletkit.cli.options import output_option, trained_model_options
 from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, WholeRange
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,17 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
+from tripletkit.cli.commands import command, first, section, takes
 from tripletkit.cli.options import (
     backbone_options,
     choice_of,
-    command,
     features_option,
-    first,
     groups_option,
     output_option,
     running_options,
     say_where,
-    section,
     seed_option,
     settings_options,
-    takes,
     this_line,
     votes_option,
 )
@@ -32,7 +30,6 @@ from tripletkit.cli.parameters import (
     LABELS,
     MODEL_FOLDER,
     NAMED_PATH,
-    Duration,
     FiniteRange,
     InputPath,
     WholeRange,
@@ -41,6 +38,24 @@ from tripletkit.cli.parameters import (
 # Networks that halve five times see nothing below, and memory ends above.
 _MIN_IMAGE_SIZE_PX = 32
 _MAX_IMAGE_SIZE_PX = 1024
+
+
+class _Duration(click.ParamType):
+    """Seconds, from a number and its unit such as `90s` or `2min`; seconds where none is given."""
+
+    name = "time"
+    _seconds = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}  # noqa: RUF012
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
+        if found is None or found[2] not in self._seconds:
+            self.fail(f"expected a time such as 90s, 2min or 1h, got {value!r}", param, context)
+        return float(found[1]) * self._seconds[found[2]]
+
 
 data_options = section(
     "Data",
@@ -97,7 +112,7 @@ validation_options = section(
     click.option(
         "--budget",
         "budget_s",
-        type=Duration(),
+        type=_Duration(),
         metavar="TIME",
         help="Time that held-out draws may take, such as 90s or 2min; the first three are always "
         "made. Their number then depends on the machine.  [default: whole rounds of three until "

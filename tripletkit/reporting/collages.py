@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import ExifTags, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from tripletkit.data.decoding import read_image
 from tripletkit.data.images import Images
 from tripletkit.data.outputs import MARK, OutputFile, open_output
-from tripletkit.reporting.style import LIGHT, find_font
+from tripletkit.reporting.figures import LIGHT, find_font, read_thumbnail
 
 _COLLAGE_SIDE_PX = 144
 _THUMBNAIL_PX = 128
@@ -55,7 +55,7 @@ _SIGN_PX = 22
 
 
 @dataclass(frozen=True)
-class Tile:
+class _Tile:
     """An image of a collage, with the lines below it, and marked as right, as wrong or not."""
 
     path: Path
@@ -76,8 +76,8 @@ def write_image(file: OutputFile, image: Image.Image) -> None:
         opened.write(buffer.getbuffer())
 
 
-def draw_grid(
-    rows: Sequence[Sequence[Tile]],
+def _draw_grid(
+    rows: Sequence[Sequence[_Tile]],
     column_headings: Sequence[str] = (),
     row_headings: Sequence[str] = (),
     *,
@@ -119,16 +119,6 @@ def draw_grid(
     return canvas
 
 
-def read_thumbnail(path: Path, side_px: int) -> Image.Image:
-    """Return an image fitted into a square, its shape kept; smaller ones grow."""
-    image = read_image(path, at_least_px=side_px)
-    resample = Image.Resampling.LANCZOS if min(image.size) > side_px else Image.Resampling.BICUBIC
-    # `ImageOps.contain` leaves nothing of an image that is much longer than wide.
-    scale = side_px / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), resample)
-
-
 def _shorten(text: str, width_px: float, size_px: int = _TEXT_PX) -> str:
     """Take letters out of the middle until a text fits: names differ at both ends."""
     font = find_font(text, size_px)
@@ -142,7 +132,7 @@ def _shorten(text: str, width_px: float, size_px: int = _TEXT_PX) -> str:
 
 
 def _draw_tile(
-    canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], side: int
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: _Tile, corner: tuple[int, int], side: int
 ) -> None:
     x, y = corner
     draw.rectangle([x, y, x + side - 1, y + side - 1], LIGHT.empty)
@@ -169,6 +159,17 @@ def _draw_sign(
         draw.line([(x + a, y + b) for a, b in stroke], "white", 3, joint="curve")
 
 
+def draw_triplets(
+    names: Sequence[str], paths: Mapping[int, Path], rows: np.ndarray, *, by_rows: bool
+) -> Image.Image:
+    """Draw triplets, a row each of anchors, positives and negatives, or a column each."""
+    grid = [[_Tile(paths[image], [names[image]]) for image in row] for row in rows.tolist()]
+    headings = ["anchor", "positive", "negative"]
+    if by_rows:
+        return _draw_grid(list(zip(*grid, strict=True)), row_headings=headings)
+    return _draw_grid(grid, column_headings=headings)
+
+
 def draw_neighbors(
     output: OutputFile, answers: list[dict[str, Any]], query_files: Images, files: Images
 ) -> None:
@@ -176,10 +177,10 @@ def draw_neighbors(
     path_of = {name: path for name, path in zip(files.names, files.paths, strict=True) if path}
     rows = []
     for answer, path in zip(answers, filter(None, query_files.paths), strict=True):
-        row = [Tile(path, (path.name, answer.get("label") or ""))]
+        row = [_Tile(path, (path.name, answer.get("label") or ""))]
         for near in answer["neighbors"]:
             lines = (near["name"], f"{near['distance']:.4f}")
-            row.append(Tile(path_of[near["name"]], lines, near.get("same_label")))
+            row.append(_Tile(path_of[near["name"]], lines, near.get("same_label")))
         rows.append(row)
     headings = ["query", *map(str, range(1, max(map(len, rows))))]
-    write_image(output, draw_grid(rows, headings, gap_after_first=True))
+    write_image(output, _draw_grid(rows, headings, gap_after_first=True))
