@@ -18,17 +18,15 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 from click.testing import CliRunner, Result
+from drawn import COLOURS, draw_images, draw_rows
 from PIL import Image, ImageDraw
 
+import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit as command_line
-from tripletkit.features.backbones import Backbone
-from tripletkit.features.encoder import open_encoder
-from tripletkit.features.exported_networks import FOLDER_NAME, load_network_function
 
 # Fixtures that start processes or browsers.
 INTEGRATION = {"start_tripletkit", "browser"}
-COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -189,46 +187,24 @@ class ToyCompetition(NamedTuple):
 @pytest.fixture(scope="session")
 def toy_competition(tmp_path_factory: pytest.TempPathFactory) -> ToyCompetition:
     folder = tmp_path_factory.mktemp("toy_competition")
-    images = folder / "images"
-    images.mkdir()
     rng = np.random.default_rng(3)
-    names, labels = [], []
-    for number in range(60):
-        label = number % len(COLOURS)
-        image = Image.new("RGB", (40, 36), "white")
-        x, y = rng.integers(2, 14, 2)
-        draw = ImageDraw.Draw(image)
-        shape = (draw.ellipse, draw.rectangle)[number // len(COLOURS) % 2]
-        shape((x, y, x + 20, y + 16), fill=COLOURS[label])
-        image.putpixel((39, 35), (number, number, number))
-        name = f"p{number:02}.png"
-        image.save(images / name)
-        names.append(name)
-        labels.append(label)
-    labels = np.array(labels)
+    names = draw_images(folder / "images", 60, rng)
+    labels = np.arange(60) % len(COLOURS)
 
-    def draw_rows(low: int, high: int, n_rows: int) -> list[tuple[int, int, int]]:
-        rows = []
-        while len(rows) < n_rows:
-            a, p, n = rng.choice(np.arange(low, high), 3, replace=False)
-            if labels[a] == labels[p] != labels[n]:
-                rows.append((a, p, n))
-        return rows
-
-    def write(path: Path, rows: list[tuple[int, int, int]]) -> Path:
+    def write(path: Path, rows: list[list[int]]) -> Path:
         path.write_text("".join(f"{names[a]} {names[b]} {names[c]}\n" for a, b, c in rows))
         return path
 
-    train = write(folder / "train.txt", draw_rows(0, 42, 400))
+    train = write(folder / "train.txt", draw_rows(0, 42, 400, rng))
     truth = rng.integers(0, 2, 200)
     asked = [
-        (a, p, n) if is_first else (a, n, p)
-        for (a, p, n), is_first in zip(draw_rows(42, 60, 200), truth, strict=True)
+        [a, p, n] if is_first else [a, n, p]
+        for (a, p, n), is_first in zip(draw_rows(42, 60, 200, rng), truth, strict=True)
     ]
     test = write(folder / "test.txt", asked)
     truth_file = folder / "truth.csv"
     truth_file.write_text("label\n" + "".join(f"{value}\n" for value in truth))
-    return ToyCompetition(images, train, test, truth_file, labels)
+    return ToyCompetition(folder / "images", train, test, truth_file, labels)
 
 
 @pytest.fixture
@@ -255,17 +231,16 @@ def tiny_networks(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) 
     every process would load TensorFlow for it. A test of just that gives a folder with `--cache`.
     """
     folder = tmp_path_factory.mktemp("tiny_networks")
-    blank = np.zeros((defaults.EXTRACT_BATCH_SIZE, tiny.SIDE_PX, tiny.SIDE_PX, 3), np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
         tiny.register()
         tiny.register_other()
         for name in (tiny.NAME, tiny.OTHER_NAME):
             for depth in ("last", "all"):
-                (parts,) = open_encoder([name], depth=depth).networks
-                load_network_function(parts, folder)(blank)
+                backbone = tk.pretrained(name, depth=depth, cache=folder)
+                backbone.embed(np.zeros((8, 8), np.uint8))
         tiny.unregister()
-    return folder / FOLDER_NAME
+    return folder / "networks"
 
 
 @pytest.fixture
@@ -278,7 +253,7 @@ def tiny_cache(tiny_networks: Path, cache_dir: Path) -> Path:
 @pytest.fixture
 def tiny_backbone(
     tiny_weights: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Backbone]:
+) -> Iterator[Any]:
     """A registered backbone of a few layers, `--backbone tiny`, with weights of its own."""
     monkeypatch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
     yield tiny.register()
@@ -286,7 +261,7 @@ def tiny_backbone(
 
 
 @pytest.fixture
-def other_backbone(tiny_backbone: Backbone) -> Backbone:
+def other_backbone(tiny_backbone: Any) -> Any:
     """A second registered backbone, `--backbone tiny,tiny-other`."""
     return tiny.register_other()
 

@@ -33,14 +33,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from drawn import COLOURS, draw_images, draw_rows
+from forked_commands import run_command
+from PIL import Image
 
 GOLDEN = Path(__file__).with_name("golden")
 COMMANDS = Path(__file__).with_name("golden_commands.txt")
 GROUPS = ("plain", "model", "training")
 # Cases that are not in `GOLDEN`: one says what there is on a machine, and of the helps a few do.
 NOT_KEPT = re.compile(r"backbones|help-(?!train|predict|score|collect).*")
-COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 N_IMAGES, N_TRAIN_IMAGES = 90, 60
 NET = "--backbone efficientnet-lite0 --image-size 64"
 ENVIRONMENT = {
@@ -83,27 +84,12 @@ class Case(NamedTuple):
 
 def draw_inputs() -> None:
     """Draw the images into the working folder, and write judgements of them, one in ten wrong."""
-    Path("images").mkdir()
     rng = np.random.default_rng(3)
+    names = draw_images(Path("images"), N_IMAGES, rng)
     labels = np.arange(N_IMAGES) % len(COLOURS)
-    names = [f"p{number:02}.png" for number in range(N_IMAGES)]
-    for number, name in enumerate(names):
-        image = Image.new("RGB", (40, 36), "white")
-        draw = ImageDraw.Draw(image)
-        x, y = rng.integers(2, 14, 2)
-        shape = (draw.ellipse, draw.rectangle)[number // len(COLOURS) % 2]
-        shape((x, y, x + 20, y + 16), fill=COLOURS[labels[number]])
-        image.putpixel((39, 35), (number, number, number))
-        image.save(f"images/{name}")
 
-    def questions(low: int, high: int, n_rows: int) -> list[tuple[str, str, str]]:
-        rows: list[tuple[str, str, str]] = []
-        while len(rows) < n_rows:
-            a, b, c = rng.choice(np.arange(low, high), 3, replace=False)
-            if labels[a] == labels[b] != labels[c]:
-                wrong = rng.random() < 0.1
-                rows.append((names[a], names[c if wrong else b], names[b if wrong else c]))
-        return rows
+    def questions(low: int, high: int, n_rows: int) -> list[list[str]]:
+        return [[names[image] for image in row] for row in draw_rows(low, high, n_rows, rng, 0.1)]
 
     def write(path: str, lines: list[str]) -> None:
         Path(path).write_text("".join(f"{line}\n" for line in lines))
@@ -248,19 +234,15 @@ def run_in_fork(words: list[str], out: Path, err: Path) -> int:
     random.Random.shuffle = lambda _, items: shuffle(random.Random(0), items)
     # A model's record has the command line that made it.
     sys.argv = ["tripletkit", *words]
-    code = 1
-    try:
-        if words[0] == "python":
+    code = 0
+    if words[0] != "python":
+        code = run_command(words)
+    else:
+        try:
             globals()[words[1]](*words[2:])
-        else:
-            from tripletkit.cli.main import tripletkit
-
-            tripletkit(words, prog_name="tripletkit")
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        traceback.print_exc()
+        except BaseException:
+            code = 1
+            traceback.print_exc()
     # No ordinary end, which waits for threads that the fork does not have.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -39,10 +39,10 @@ import tiny_backbone as tiny
 from click.testing import CliRunner, Result
 from collected import answer_all, start
 from conftest import run_command
+from forked_commands import PreloadedCommand
 from mutated_images import images_with_mutated_exif, mutated_images
 from opened import read_answers, read_triplets, read_truth
 from PIL import Image, ImageDraw
-from preloaded_command import PreloadedCommand
 
 from tripletkit import TripletkitError, defaults
 from tripletkit.data.decoding import read_image
@@ -417,7 +417,7 @@ def kill_commands(world: World, n_points: int) -> Iterator[Row]:
             durations_s, whole = [], []
             for variant in variants:
                 started_s = time.monotonic()
-                preloaded.start(variant)
+                preloaded.start(variant.split())
                 if preloaded.wait(TIMEOUT_S) != 0:
                     row.problems["traceback"].append(preloaded.errors.read_text()[-300:])
                 durations_s.append(time.monotonic() - started_s)
@@ -428,7 +428,7 @@ def kill_commands(world: World, n_points: int) -> Iterator[Row]:
                     # Not all: without the record of what was written nothing is replaced.
                     for path in (world.folder.parent / "cache").glob("features.sqlite3*"):
                         path.unlink()
-                pid = preloaded.start(variants[point % 2])
+                pid = preloaded.start(variants[point % 2].split())
                 if preloaded.wait(min(durations_s) * (point + 0.5) / n_points) is None:
                     os.kill(pid, signal.SIGTERM if point % 3 == 2 else signal.SIGKILL)
                     row.n_refused += preloaded.wait(TIMEOUT_S) != 0
@@ -581,7 +581,7 @@ def deny(world: World) -> Iterator[Row]:
             # The folder as the command sees it.
             seen = Path(f"/proc/{preloaded.pid}/root{out}")
             for command in [*DENIED, *READING]:
-                preloaded.start(" ".join(world.words(command)))
+                preloaded.start(world.words(command))
                 code = preloaded.wait(TIMEOUT_S)
                 said = preloaded.errors.read_text()
                 row.n_tried += 1

@@ -62,9 +62,3 @@ def test_a_bad_output_is_refused_before_any_work(run, tmp_path):
         assert message in result.stderr
         assert "Features" not in result.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_model_is_refused(tripletkit, toy_images, tmp_path):
-    arguments = ["embed", str(toy_images), "-o", str(tmp_path / "c.csv")]
-    result = tripletkit(*arguments, "--model", tmp_path / "none", code=1)
-    assert "expected a model folder" in result.stderr

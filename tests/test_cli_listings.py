@@ -52,19 +52,6 @@ def test_backbones_does_not_call_a_broken_file_ready(listed, keras_home, monkeyp
     assert listed()["resnet50"]["ready"]
 
 
-def test_backbones_lists_a_new_record(listed, tiny_backbone):
-    assert listed()["tiny"] == {
-        "name": "tiny",
-        "ready": True,
-        "n_features": 24,
-        "input_size_px": 32,
-        "resize": "bilinear",
-        "weights": "pip package tiny-weights",
-        "licence": "MIT",
-        "paper": "none",
-    }
-
-
 def test_backbones_names_encoders_of_the_hub(tripletkit):
     result = tripletkit("backbones")
     of_hub = json.loads(tripletkit("backbones", "--json").stdout)["hub"]

@@ -11,8 +11,6 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import SHARED
-from test_hostile import HOSTILE, manifest
 
 
 @pytest.fixture
@@ -90,13 +88,6 @@ def test_swapped_questions_get_swapped_answers(predict, write):
     assert margins[2] == 0
     assert rows_of(result.stdout)[2]["prediction"] == "0"
     assert "warning: 1 of 3 rows are ties" in result.stderr
-
-
-def test_the_frozen_features_answer_without_training(predict):
-    frozen, trained = predict("--frozen"), predict()
-    assert frozen.exit_code == 0, frozen.stderr
-    assert frozen.stdout != trained.stdout
-    assert len(frozen.stdout.splitlines()) == 201
 
 
 def test_bad_images_fail_or_answer_zero(predict, toy_competition, write, tmp_path):
@@ -248,49 +239,3 @@ def test_ctrl_c_leaves_no_half_file(start_tripletkit, toy_model, toy_competition
     assert process.returncode == 130
     assert stderr == "\nInterrupted.\n"
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.shared
-def test_hostile_images_fail_or_are_left_out(predict, shared, tmp_path):
-    entries = [parameter.values[0] for parameter in manifest(HOSTILE / "manifest.csv")]
-    names = [entry["file"] for entry in entries]
-
-    def quote(name):
-        return '"' + name.replace('"', '""') + '"'
-
-    n_bad = sum(entry["expected"] == "error" for entry in entries)
-    triplets = tmp_path / "t.txt"
-    triplets.write_text(
-        "00001.jpg 00002.jpg 00003.jpg\n"
-        + "".join(f"{quote(name)} 00001.jpg 00002.jpg\n" for name in names),
-        encoding="utf-8",
-    )
-    arguments = ["--images", HOSTILE / "images"]
-    failed = predict(*arguments, triplets=triplets)
-    assert (failed.exit_code, failed.stdout) == (1, "")
-    assert "--on-bad-image skip" in failed.stderr
-    skipped = predict(*arguments, "--on-bad-image", "skip", triplets=triplets)
-    assert f"warning: {n_bad:,} images are left out:" in skipped.stderr
-    left_out = [row["margin"] == "" for row in rows_of(skipped.stdout)[1:]]
-    assert left_out == [entry["expected"] == "error" for entry in entries]
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("entry", manifest(HOSTILE / "triplets" / "manifest.csv"))
-def test_hostile_triplet_files_are_answered_or_refused(
-    predict, tripletkit, tiny_backbone, entry, tmp_path
-):
-    path = SHARED / "data" / "hostile" / "triplets" / entry["file"]
-    images = HOSTILE / "images"
-    result = predict("--images", images, triplets=path)
-    if entry["expected"] == "ok":
-        assert result.exit_code == 0, result.stderr
-        assert len(rows_of(result.stdout)) == int(entry["triplets"])
-        return
-    if entry["expected"] == "error":
-        assert (result.exit_code, result.stdout) == (1, "")
-    if result.exit_code:
-        assert result.stderr.startswith("Error: ")
-        arguments = ["train", str(path), str(images), "-o", str(tmp_path / "m")]
-        trained = tripletkit(*arguments, "--backbone", "tiny", code=1)
-        assert trained.stderr.endswith(result.stderr)

@@ -17,12 +17,11 @@ from urllib.parse import unquote
 import click
 import matplotlib.pyplot as plt
 import pytest
+from conftest import command_line as tripletkit
 from conftest import run_command
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.commands import RUN_OPTIONS
-from tripletkit.cli.main import tripletkit
 from tripletkit.features.backbones import BACKBONES
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.recipes import RECIPES
@@ -56,27 +55,12 @@ def without_code(text: str) -> str:
     return re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_every_command_and_option_is_on_the_page_of_commands():
-    text = generated_text.commands()
-    for typed, command in generated_text.walk(tripletkit, ("tripletkit",)):
-        section = text.partition(f"## {typed}\n")[2].partition("\n## ")[0]
-        assert section, typed
-        for parameter in command.params:
-            if isinstance(parameter, click.Option) and not isinstance(command, click.Group):
-                assert parameter.opts[0] in section, f"{typed} {parameter.opts}"
-
-
 def test_every_public_name_is_on_the_page_of_python():
     text = (DOCS / "python_reference.md").read_text(encoding="utf-8")
     named = re.findall(
         r"auto(?:class|function|module):: tripletkit\.(\w+)$", text, flags=re.MULTILINE
     )
     assert sorted(named) == sorted(tk.__all__)
-
-
-def test_every_mark_is_known_and_every_part_used():
-    used = {name for page in PAGES for name in generated_text.MARK.findall(page.read_text("utf-8"))}
-    assert used == set(generated_text.PARTS)
 
 
 def test_the_record_on_its_page_has_the_fields_of_the_code():
@@ -178,7 +162,7 @@ def check_call(words: list[str], page: str) -> None:
         command, words = command.commands[words[0]], words[1:]
     known = {flag for parameter in command.params for flag in parameter.opts}
     known |= {flag for parameter in command.params for flag in parameter.secondary_opts}
-    known |= {flag for option in RUN_OPTIONS.values() for flag in option.opts}
+    known |= {flag for option in tripletkit.params for flag in option.opts}
     for word in words:
         if word.startswith("-") and word != "-":
             assert word.partition("=")[0] in known | {"-h", "--help"}, f"{page}: {word} in {words}"

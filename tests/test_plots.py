@@ -3,6 +3,7 @@
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,18 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tripletkit.evaluation.pooled import fit_learning_curve
-from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures
-from tripletkit.reporting.figures import (
-    DARK,
-    LIGHT,
-    MARKERS,
-    choose_apart,
-    darken,
-    project_embeddings,
-    render_figure,
-)
 
 KINDS = ["history", "distances", "margins", "map", "confusion"]
 HISTORY = pd.DataFrame(
@@ -36,6 +26,10 @@ HISTORY = pd.DataFrame(
 )
 
 
+def fifth(low, high, n, accuracy):
+    return SimpleNamespace(low=low, high=high, n=n, accuracy=accuracy)
+
+
 @pytest.fixture
 def run(tripletkit, tiny_backbone, toy_model, toy_competition):
     def invoke(*arguments, asked=True):
@@ -44,25 +38,6 @@ def run(tripletkit, tiny_backbone, toy_model, toy_competition):
         return tripletkit(*arguments)
 
     return invoke
-
-
-def test_small_ticks_have_the_colour_of_the_theme():
-    """On a logarithmic axis within one decade they carry the numbers."""
-    history = HISTORY.assign(loss=[0.5, 0.3, 0.2])
-    axes = figures.draw_history(history, 2, DARK).axes[0]
-    assert axes.get_yscale() == "log" and axes.yaxis.get_minor_ticks()
-    ticks = [*axes.yaxis.get_minor_ticks(), *axes.yaxis.get_major_ticks()]
-    assert {tick.label1.get_color() for tick in ticks} == {DARK.muted}
-
-
-@pytest.mark.slow
-def test_the_learning_curve_is_drawn_where_the_record_has_it():
-    points = np.tile([100, 200, 400], (3, 1)), np.tile([0.7, 0.75, 0.8], (3, 1)), 600, 500
-    known = fit_learning_curve(*points, np.full(3, 0.65))
-    svg = render_figure(figures.draw_learning_curve(known, DARK), "svg").decode()
-    assert "500 more" in svg and "of fewer images" in svg
-    unknown = fit_learning_curve(*points)
-    assert "of fewer" not in render_figure(figures.draw_learning_curve(unknown), "svg").decode()
 
 
 @pytest.mark.slow
@@ -85,7 +60,7 @@ def test_a_dark_figure_has_a_dark_ground(run, tmp_path):
     run("history", "-o", tmp_path / "h.png", "--dark")
     with Image.open(tmp_path / "h.png") as image:
         ground = image.convert("RGB").getpixel((0, 0))
-    assert ground == tuple(bytes.fromhex(DARK.background.removeprefix("#")))
+    assert ground == tuple(bytes.fromhex(figures.DARK.background.removeprefix("#")))
 
 
 @pytest.mark.slow
@@ -117,7 +92,7 @@ def test_wrong_calls_are_refused_before_any_work(run, labels_file, toy_competiti
 
 def test_labels_in_svg_are_text_that_injects_nothing():
     labels = ["<script>alert(1)</script>", "R&D \"x\" 'y'", "寿司"]
-    data = render_figure(figures.draw_confusion(np.eye(3, dtype=int), labels), "svg")
+    data = figures.render_figure(figures.draw_confusion(np.eye(3, dtype=int), labels), "svg")
     texts = {element.text for element in ElementTree.fromstring(data).iter()}
     assert set(labels) <= texts
     assert b"<script" not in data
@@ -135,11 +110,11 @@ def test_history_without_validation_has_two_panels():
 @pytest.mark.slow
 def test_what_is_all_alike_can_be_drawn():
     history = HISTORY.iloc[:1].assign(loss=0.0)
-    render_figure(figures.draw_history(history, 1), "png")
+    figures.render_figure(figures.draw_history(history, 1), "png")
     ties = np.zeros(3)
-    render_figure(figures.draw_distances(ties, ties, "l2"), "png")
-    render_figure(figures.draw_margins(ties, [Slice(0, 0, 3, 0.0)], "l2"), "png")
-    render_figure(figures.draw_margins(np.ones(3), [Slice(1, 1, 3, 1.0)], "cosine"), "png")
+    figures.render_figure(figures.draw_distances(ties, ties, "l2"), "png")
+    figures.render_figure(figures.draw_margins(ties, [fifth(0, 0, 3, 0.0)], "l2"), "png")
+    figures.render_figure(figures.draw_margins(np.ones(3), [fifth(1, 1, 3, 1.0)], "cosine"), "png")
 
 
 @pytest.mark.slow
@@ -147,21 +122,21 @@ def test_a_figure_in_other_colours_is_the_one_that_would_be_drawn():
     def without_ids(svg):
         return re.sub(rb"\b[a-z][0-9a-f]{10}\b", b"id", svg)
 
-    sizes, accuracies = np.tile([100, 200, 400], (3, 1)), np.tile([0.7, 0.75, 0.8], (3, 1))
-    known = fit_learning_curve(sizes, accuracies, 600, 500, np.full(3, 0.65))
     for draw, data in (
         (figures.draw_history, (HISTORY, 2)),
-        (figures.draw_learning_curve, (known,)),
-        (figures.draw_margins, (np.arange(-9.0, 20), [Slice(0, 0.5, 9, 0.6)], "l2")),
+        (figures.draw_margins, (np.arange(-9.0, 20), [fifth(0, 0.5, 9, 0.6)], "l2")),
     ):
-        light, dark = (render_figure(draw(*data, theme=theme), "svg") for theme in (LIGHT, DARK))
+        light, dark = (
+            figures.render_figure(draw(*data, theme=theme), "svg")
+            for theme in (figures.LIGHT, figures.DARK)
+        )
         assert b"<image" not in light
-        assert without_ids(darken(light)) == without_ids(dark)
+        assert without_ids(figures.darken(light)) == without_ids(dark)
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
+@pytest.mark.parametrize("theme", [figures.LIGHT, figures.DARK])
 def test_no_two_labels_look_alike(theme):
-    marks = [figures._class_mark(number, theme) for number in range(7 * len(MARKERS))]
+    marks = [figures._class_mark(number, theme) for number in range(7 * len(figures.MARKERS))]
     assert len(set(marks)) == len(marks)
 
 
@@ -169,7 +144,7 @@ def test_pca_keeps_what_lies_in_a_plane():
     rng = np.random.default_rng(0)
     flat = rng.normal(size=(50, 2)) * [3, 1]
     basis, _ = np.linalg.qr(rng.normal(size=(10, 10)))
-    places = project_embeddings((flat @ basis[:2]).astype(np.float32), "pca")
+    places = figures.project_embeddings((flat @ basis[:2]).astype(np.float32), "pca")
     assert places.min(axis=0).tolist() == [0, 0] and places.max(axis=0).tolist() == [1, 1]
     expected = flat - flat.mean(axis=0)
     _, _, directions = np.linalg.svd(expected, full_matrices=False)
@@ -178,25 +153,15 @@ def test_pca_keeps_what_lies_in_a_plane():
     assert np.allclose(places[:, 0], along, atol=1e-5) or np.allclose(
         places[:, 0], 1 - along, atol=1e-5
     )
-
-
-def test_one_dimension_and_equal_embeddings_have_a_place():
-    assert project_embeddings(np.array([[1.0], [2.0]], np.float32), "pca")[:, 1].tolist() == [0, 0]
-    assert project_embeddings(np.ones((3, 4), np.float32), "pca").tolist() == [[0, 0]] * 3
+    line = np.array([[1.0], [2.0]], np.float32)
+    assert figures.project_embeddings(line, "pca")[:, 1].tolist() == [0, 0]
+    assert figures.project_embeddings(np.ones((3, 4), np.float32), "pca").tolist() == [[0, 0]] * 3
 
 
 def test_umap_is_asked_for_by_name(run, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "umap", None)
     result = run("map", "-o", tmp_path / "m.svg", "--projection", "umap")
     assert (result.exit_code, "tripletkit[map]" in result.stderr) == (1, True)
-
-
-def test_chosen_places_are_apart():
-    places = np.random.default_rng(0).random((300, 2))
-    kept = places[choose_apart(places, 0.1, 40)]
-    gaps = np.abs(kept[:, None] - kept[None]).max(axis=2)
-    assert gaps[~np.eye(len(kept), dtype=bool)].min() >= 0.1
-    assert len(choose_apart(places, 0.0, 7)) == 7
 
 
 SIGNS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=8)
@@ -218,13 +183,6 @@ def test_labels_stand_in_figures_as_they_are(labels):
             figures.draw_map(places, small, "pca", [*labels, *labels]),
         ]
     for figure in drawn:
-        root = ElementTree.fromstring(render_figure(figure, "svg"))
+        root = ElementTree.fromstring(figures.render_figure(figure, "svg"))
         texts = {" ".join((element.text or "").split()) for element in root.iter()}
         assert {" ".join(label.split()) for label in labels} <= texts
-
-
-def test_a_title_stands_as_it_is():
-    figure, (axes,) = figures._make_axes(3, 2, LIGHT)
-    figures._label_axes(axes, LIGHT, r"$\frac of $images", "x", "y")
-    root = ElementTree.fromstring(render_figure(figure, "svg"))
-    assert r"$\frac of $images" in {element.text for element in root.iter()}

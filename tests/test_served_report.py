@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import re
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_cli_report import browser  # noqa: F401
 
-from tripletkit import SettingsError
-from tripletkit.model.model_folder import load_model
-from tripletkit.reporting.model_view import open_views
+import tripletkit as tk
 
-served = pytest.importorskip("tripletkit.reporting.served", reason="Flask is not installed")
-TOKEN = "a-token-of-these-tests"
+pytest.importorskip("flask", reason="Flask is not installed")
+LOCAL = "http://127.0.0.1"
 
 
 @pytest.fixture
-def models(toy_competition, toy_model, tiny_backbone, tmp_path):
-    return open_views([load_model(toy_model)], triplets=toy_competition.test, cache=tmp_path)
+def serve(toy_competition, toy_model, tiny_backbone, tmp_path):
+    return lambda: tk.serve_report(toy_model, 0, triplets=toy_competition.test, cache=tmp_path)
 
 
 @pytest.fixture
-def app(models, tmp_path, undrawn_figures):
-    return served._make_app(models, TOKEN, cache=tmp_path)
+def served(serve, undrawn_figures):
+    """The application, and the path of the link that opens it."""
+    with serve() as (server, link):
+        yield server.application, "/" + link.split("/", 3)[3]
 
 
 @pytest.fixture
-def visitor(app):
+def app(served):
+    return served[0]
+
+
+@pytest.fixture
+def visitor(served):
     """Who opened the link, with what the page sends."""
+    app, opening = served
     client = app.test_client()
-    assert client.get(f"/open/{TOKEN}", base_url="http://127.0.0.1").status_code == 303
-    html = client.get("/", base_url="http://127.0.0.1").text
+    assert client.get(opening, base_url=LOCAL).status_code == 303
+    html = client.get("/", base_url=LOCAL).text
     token = re.search(r'data-token="(\w+)"', html).group(1)
 
     def post(data, token=token, kind="application/octet-stream", host="127.0.0.1", query=""):
@@ -50,15 +55,15 @@ def visitor(app):
 def test_nobody_looks_without_the_link(app):
     client = app.test_client()
     for path, code in (("/", 403), ("/open/another", 404), ("/static/x", 404)):
-        assert client.get(path, base_url="http://127.0.0.1").status_code == code
-    assert client.post("/neighbors", data=b"x", base_url="http://127.0.0.1").status_code == 403
+        assert client.get(path, base_url=LOCAL).status_code == code
+    assert client.post("/neighbors", data=b"x", base_url=LOCAL).status_code == 403
 
 
 @pytest.mark.slow
-def test_the_page_may_ask_its_server_alone(app):
-    client = app.test_client()
-    client.get(f"/open/{TOKEN}", base_url="http://127.0.0.1")
-    page = client.get("/", base_url="http://127.0.0.1")
+def test_the_page_may_ask_its_server_alone(served):
+    client = served[0].test_client()
+    client.get(served[1], base_url=LOCAL)
+    page = client.get("/", base_url=LOCAL)
     policy = page.headers["Content-Security-Policy"]
     assert "connect-src 'self'" in policy and "script-src 'sha256-" in policy
     assert "frame-ancestors 'none'" in policy and "unsafe-inline'; script" in policy
@@ -67,21 +72,20 @@ def test_the_page_may_ask_its_server_alone(app):
 
 
 @pytest.mark.slow
-def test_the_nearest_are_those_of_the_embeddings(visitor, models, toy_competition):
-    view = models[0]
-    name = view.triplets.names[view.shown[0]]
-    answer = visitor(Path(view.paths[view.shown[0]]).read_bytes())
+def test_the_nearest_are_those_of_the_embeddings(visitor, toy_model, toy_competition):
+    path = toy_competition.images / "p42.png"
+    answer = visitor(path.read_bytes())
     assert answer.status_code == 200, answer.text
     (found,) = answer.json["models"]
     near = [each["name"] for each in found["neighbors"]]
     # A copy of an image is not its own neighbour.
-    assert found["name"] == models[0].name and name not in near and len(near) == 10
-    own = view.embeddings[view.shown[0]]
-    distances = np.linalg.norm(view.embeddings[view.shown] - own, axis=1)
-    expected = [view.triplets.names[view.shown[k]] for k in np.argsort(distances, kind="stable")]
-    assert near == [each for each in expected if each != name][:10]
+    assert found["name"] == toy_model.name and "p42.png" not in near and len(near) == 10
+    model, asked = tk.load(toy_model), toy_competition.test.read_text().split()
+    known = model.embed().take(sorted(set(asked)))
+    expected = model.neighbors(known.take(["p42.png"]), known).to_frame()
+    assert near == expected["name"].tolist()
     shown = [each["distance"] for each in found["neighbors"]]
-    assert shown == sorted(shown)
+    assert shown == pytest.approx(expected["distance"].tolist()) and shown == sorted(shown)
     assert all(each["image"].startswith("data:image/jpeg") for each in found["neighbors"])
 
 
@@ -116,15 +120,14 @@ def test_too_long_an_image_is_refused(visitor, monkeypatch, app):
     assert "at most 32 MiB" in answer.json["error"]
 
 
-def test_features_that_were_given_are_refused(models):
-    from types import SimpleNamespace
-
-    from tripletkit.features.encoder import Encoder
-    from tripletkit.reporting.served import _QuerySearch
-
-    model = SimpleNamespace(name="m", encoder=Encoder(n_given=4))
-    with pytest.raises(SettingsError, match="a new image has none"):
-        _QuerySearch([model])
+@pytest.mark.filterwarnings("ignore::tripletkit.TripletkitWarning")
+def test_features_that_were_given_are_refused(toy_competition):
+    vectors = np.random.default_rng(0).random((60, 4))
+    features = {f"p{number:02}.png": vector for number, vector in enumerate(vectors)}
+    given = toy_competition.train, toy_competition.images
+    model = tk.train(*given, features=features, recipe="map", refit=False, unseen_classes=0)
+    with pytest.raises(tk.SettingsError, match="a new image has none"), tk.serve_report(model, 0):
+        pass
 
 
 @pytest.mark.slow
@@ -150,15 +153,15 @@ def test_the_command_serves_until_it_is_stopped(
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_an_image_is_dropped_on_the_page(browser, models, toy_competition, tmp_path):  # noqa: F811
+def test_an_image_is_dropped_on_the_page(browser, serve, tmp_path):  # noqa: F811
     from selenium.webdriver.support.ui import WebDriverWait
 
     own = tmp_path / "own.png"
     Image.new("RGB", (40, 30), "teal").save(own)
-    with served.report_server(models, 0, cache=tmp_path) as (server, link):
+    with serve() as (server, link):
         threading.Thread(target=server.run, daemon=True).start()
         browser.get(link)
-        assert not browser.current_url.endswith(TOKEN)
+        assert browser.current_url != link
         browser.find_element("id", "query-file").send_keys(str(own))
         tiles = "#query-answer .tile img"
         WebDriverWait(browser, 60).until(lambda b: b.find_elements("css selector", tiles))

@@ -90,27 +90,23 @@ def draw_triplets(
     No triplet is drawn twice, and a copy of an image is never its positive.
 
     Args:
-        labels: see `train`.
-        images: folder of the images, or `Images`.
+        labels, images, overwrite, cache, progress: see `train`; the store is that of `model`.
         model: that measures what is `hard`.
         per_anchor: triplets for each image as anchor; balanced by class, on average. Defaults to
             `10`.
         count: triplets in all, instead of `per_anchor`.
         balance: `"image"`, each as often an anchor and negative as any other, or `"class"`.
-            Defaults to `"image"`.
         hard: of several drawn, take the farthest positive and the nearest negative; `False` takes
             easy ones, the other way round. Defaults to `None`, whatever comes.
-        seed: of every choice by chance. Defaults to `0`.
+        seed: of every choice by chance.
         output: triplet file to write.
         truth: file to write the truth to; second and third image then stand in chance order in
             `output`, as in a competition.
-        overwrite, cache, progress: see `train`. The store is the model's where there is one.
     Returns:
         `Triplets`: anchor, positive, negative.
     Raises:
         SettingsError: if `hard` comes without a model.
-        LabelFileError: if labels cannot be read.
-        LabelFileError: if there are too few classes, or images of them.
+        LabelFileError: if labels cannot be read, or there are too few classes, or images of them.
     """
     if per_anchor is not None and count is not None:
         raise SettingsError("count", "`per_anchor` and `count` exclude each other.")
@@ -193,22 +189,21 @@ def classify(
     features that they are made from.
 
     Args:
-        labels: see `train`.
+        labels, overwrite, progress: see `train`.
         images: folder of the images; `None` where features are given.
         model: a trained one, or `pretrained`.
         held_out: the images to classify: a folder inside `images`, a CSV (name,label), a triplet
             file, or a text of one name a line. Defaults to the part `test` or `val` of the labels,
             where they have such, else to a share by chance.
         fraction: share of each class to hold out where nothing is named. Defaults to `0.2`.
-        k: neighbours that vote. Defaults to `10`.
-        seed: of every choice by chance. Defaults to `0`.
+        k: neighbours that vote.
+        seed: of every choice by chance.
         confusion: SVG, PNG or PDF to draw the confusion matrix to, or CSV to write it to.
-        overwrite, progress: see `train`.
     Returns:
         A `Classification`: `scores` by embeddings and by frozen features, and `confusion`.
     Raises:
-        LabelFileError, ImageNameError, ImageReadError: if something cannot be read.
-        LabelFileError: if there are too few classes, or images of them.
+        LabelFileError: if labels cannot be read, or there are too few classes, or images of them.
+        ImageNameError, ImageReadError: if an image is not there or cannot be read.
     """
     if held_out is not None and fraction is not None:
         raise SettingsError(
@@ -280,7 +275,7 @@ def mine(
     very hardest are often wrong labels; the quantiles cut them off.
 
     Args:
-        labels: see `train`; `None` with `triplets`.
+        labels, overwrite, progress: see `train`; no labels with `triplets`.
         images: folder of the images; `None` where features are given.
         model: whose distances count: a trained one, or `pretrained`.
         triplets: instead of `labels`: find the hardest of these.
@@ -291,13 +286,11 @@ def mine(
         output: CSV to write, a row for each mined image or triplet.
         triplets_out: triplet file to write, to train on.
         plot: SVG, PNG or PDF to draw the distances to, with the cuts.
-        overwrite, progress: see `train`.
     Returns:
         `Mined`: `table`, `names` and `triplets` of these.
     Raises:
         SettingsError: if settings do not go together.
-        LabelFileError, TripletFileError, ImageNameError, ImageReadError: if something cannot be
-            read.
+        TripletkitError: if labels, triplets or images cannot be read.
     """
     if (labels is None) == (triplets is None):
         raise SettingsError(

@@ -47,11 +47,7 @@ class Embeddings(Result):
         return len(self.names)
 
     def __getitem__(self, names: str | Sequence[str]) -> np.ndarray:
-        """Return the vector of an image, `(n_dims,)`, or those of several, `(n_names, n_dims)`.
-
-        Raises:
-            KeyError: if there is no image of that name.
-        """
+        """Return the vector of an image, `(n_dims,)`, or those of several, `(n_names, n_dims)`."""
         if isinstance(names, str):
             return np.asarray(self.vectors[self._place(names)])
         return self.vectors[[self._place(name) for name in names]]
@@ -101,11 +97,7 @@ class Embeddings(Result):
         return [name if content is None else content for content, name in pairs]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table with a row for each image, named by it, and a column for each number.
-
-        Returns:
-            `(n_images, n_dims)` float32; the index is called `name`.
-        """
+        """Return a table with a row for each image, indexed by `name`, and a column a number."""
         return pd.DataFrame(self.vectors, index=pd.Index(self.names, name="name"))
 
     @as_one_run
@@ -116,8 +108,7 @@ class Embeddings(Result):
             path: its suffix says the format: `.parquet` (columns name and vector, a list of
                 float32 of fixed length), `.csv` (name, 0, 1, ...; with an apostrophe before a name
                 that a spreadsheet would take for a formula), or `.npz` (arrays names and vectors).
-            overwrite: replace a file of embeddings that is there; nothing else ever is. Defaults
-                to `False`.
+            overwrite: replace a file of embeddings that is there; nothing else ever is.
         Raises:
             OutputError: if the suffix is another, or the file cannot be written, or would replace
                 something it may not.

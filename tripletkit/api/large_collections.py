@@ -43,7 +43,7 @@ def extract(
         images: a folder, a text file of paths (one a line, absolute or from its folder), or what
             `Model.embed` takes.
         output: the folder to write, new or of the same encoder.
-        backbone, how: see `pretrained`.
+        backbone, how, progress: see `pretrained` and `train`.
         dtype: how numbers are kept, `"float32"` or `"float16"`, which takes half the space.
             Defaults to what is there, then to float32.
         shard: only one of several equal shares of the images, such as `"3/16"`.
@@ -51,7 +51,6 @@ def extract(
             this process. Needs `tripletkit[ray]`.
         workers: encoders at a time, with `ray`.
         follow_outside: allow links that lead out of a folder.
-        progress: see `train`.
     Returns:
         `ExtractionResult`: `output`, `n_images`, `n_stored`, `n_computed`, `problems`.
     Raises:

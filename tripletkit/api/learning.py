@@ -129,15 +129,15 @@ def train(
             votes_b and votes_c, or an array of the shape (n_triplets, 2).
         votes_as: what training makes of votes: `"weight"`, `"soft"` or `"majority"`.
         val: validation triplets of their own, as `triplets`. Defaults to some of `triplets`.
-        val_truth: which image of `val` is the positive, where they stand in chance order.
-        val_votes, val_labels: as `votes` and `labels`, for validation.
+        val_truth, val_votes, val_labels: truth of `val`, where its second and third images stand in
+            chance order, and `votes` and `labels` for validation.
         val_fraction: share of the images, or of the triplets, to set apart. Defaults to `0.1`.
         split: what training and validation must not share: `"image"` (the default),
             `"component"` or `"random"`.
         groups: of images, such as the photographer or the patient of each, in the forms of
             `labels`; a group is held out as a whole. Defaults to every image by itself.
         refit: validate on held-out draws, pooled, and train on all triplets, where neither `val`
-            nor `val_fraction` nor `split` says otherwise. Defaults to `True`.
+            nor `val_fraction` nor `split` says otherwise.
         budget_s: seconds that held-out draws may take. Defaults to as many draws as are usual.
         learning_curve: say, too, what more judgements would bring, in `record.learning_curve`.
         backbone: a name that `tripletkit backbones` lists, or several. Defaults to `"auto"`:
@@ -149,9 +149,8 @@ def train(
             on classes that training has not seen. Defaults to the recipe's own.
         test: questions to be answered later, to tell how new their images are.
         cache: folder of the feature store. Defaults to the user's.
-        output: model folder to write. Defaults to `None`, which keeps the model in memory until
-            `Model.save`.
-        overwrite: replace a model that is there.
+        output: model folder to write; without, the model is in memory until `Model.save`.
+        overwrite: replace what is there, if it is what the function writes.
         resume: go on with an interrupted training from pixels.
         tensorboard: folder for each epoch's numbers as TensorBoard logs.
         command: how to describe the call in the record. Defaults to the call itself.
@@ -169,8 +168,7 @@ def train(
         The `Model`; its `validation` says how well it does.
     Raises:
         SettingsError: if settings do not go together, naming the field.
-        TripletkitError: if something is wrong with data, images or weights, or if training
-            collapses.
+        TripletkitError: if something is wrong with data, images or weights, or training collapses.
     Example:
         `tk.train("train.txt", "images/", recipe="residual").answer("test.txt").write("preds.csv")`
     """
@@ -251,8 +249,7 @@ def finetune(
             training none are set apart. Defaults to those of the training.
         images: where the images are now. Defaults to where they were in training.
         weights: weights file of the backbone. Defaults to the one of the training.
-        cache: folder of the feature store. Defaults to the user's.
-        output, overwrite, resume, tensorboard, command, on_epoch, progress: see `train`.
+        cache, output, overwrite, resume, tensorboard, command, on_epoch, progress: see `train`.
         settings: `epochs`, `learning_rate`, `batch_size`, `patience`, `flip`, `shift`, `seed`.
     Returns:
         The fine-tuned `Model`.
@@ -318,8 +315,8 @@ def sweep(
     says of it no more than its interval allows.
 
     Args:
-        triplets, images, names, labels, votes, votes_as: see `train`.
-        backbone, features, cache, progress: see `train`.
+        triplets, images, names, labels, votes, votes_as, backbone, features, cache, progress: see
+            `train`.
         grid: setting -> the values to try, such as `{"dim": [10, 32], "margin": [0.1, 0.2]}`;
             also `backbone` and `depth`. With `recipe` in it, recipes are compared; `best` is none
             of them, as it chooses by such draws by itself.
@@ -330,10 +327,8 @@ def sweep(
         would have; `behind` the best, and `behind_low` and `behind_high`, its 95% interval, paired
         by triplet: above 0 throughout means worse for certain.
     Raises:
-        SettingsError: if the grid is empty, or a combination does not go together, naming the
-            field.
-        TripletkitError: if something is wrong with data, images or weights, or if no triplets
-            can be held out.
+        SettingsError: if the grid is empty, or a combination does not go together.
+        TripletkitError: as in `train`, or if no triplets can be held out.
     Example:
         `tk.sweep("train.txt", "images/", grid={"margin": [0.1, 0.2, 0.4]})`
     """

@@ -144,10 +144,7 @@ class Model:
 
     @property
     def validation(self) -> Validation | PooledValidation:
-        """Scores on held-out triplets, `trained` beside the `frozen` features' own.
-
-        Of the validation triplets, or pooled over held-out draws where the model was trained on
-        all triplets.
+        """Scores on validation triplets or held-out draws, `trained` beside the `frozen` features.
 
         Raises:
             ModelFolderError: if nothing was trained, or nothing was held out.
@@ -251,8 +248,7 @@ class Model:
                 training, or to all given features.
             names: of several images, distinct. Defaults to the paths as they were given, and to
                 the places in the list of what has none.
-            output, overwrite: a file to write, as `Embeddings.write` does.
-            progress: see `train`.
+            output, overwrite, progress: a file to write, as `Embeddings.write` does; see `train`.
         Returns:
             `Embeddings`: `names`, and `vectors` of the shape `(n_images, n_dims)`.
         Raises:
@@ -306,13 +302,12 @@ class Model:
             queries: see `embed`; or embeddings, or names that the collection has.
             images: the collection: a folder, or embeddings by this model. Defaults to the folder
                 of the training.
-            k: how many neighbours of each query. Defaults to `10`.
+            k: how many neighbours of each query.
             index: file of an approximate index, for large collections: made if it is not there.
             check_recall: also say which share of the true neighbours the `index` finds.
             collage: image to draw, a row for each query.
             labels: of the images; neighbours of the query's label are marked. See `train`.
-            overwrite: replace a collage, and make the index anew. Defaults to `False`.
-            progress: see `train`.
+            overwrite, progress: replace a collage, and make the index anew; see `train`.
         Returns:
             `NearestImages`; its `to_frame()` has the columns query, rank (from 1), name and
             distance, nearest first.
@@ -369,7 +364,7 @@ class Model:
 
         Args:
             path: the folder to make; `tripletkit.load` and the command line take it.
-            overwrite: replace a model that is there. Defaults to `False`.
+            overwrite: replace a model that is there.
         Raises:
             ModelFolderError: if nothing was trained.
             OutputError: if it cannot be written, or would replace something it may not.
@@ -393,8 +388,8 @@ class Model:
         Args:
             output: folder for triplet_network.keras and encoder.keras, or encoder.onnx and
                 head.onnx.
-            onnx: write ONNX files. Defaults to `False`, Keras files.
-            overwrite: replace such files that are there. Defaults to `False`.
+            onnx: write ONNX files, instead of Keras's.
+            overwrite: replace such files that are there.
         Returns:
             The files that were written.
         Raises:
@@ -585,10 +580,8 @@ def load(
         path: the folder. Defaults to `"tripletkit-model"`.
         weights: weights file of the backbone, or one for each name, where they are not where they
             were at training.
-        features: features made elsewhere, where a model that was trained on such is to take
-            them from others.
+        features, cache: see `train`; other features for a model that was trained on such.
         backbone: the function that it was trained on, or several; see `tripletkit.Encoder`.
-        cache: folder of the feature store. Defaults to the user's.
     Returns:
         The `Model`.
     Raises:
@@ -622,8 +615,7 @@ def pretrained(
         preprocess, backbone_output: what images go through before an encoder's ONNX file, and
             which of its outputs is taken, such as `"size=224,resample=bicubic,mean=0.5,std=0.5"`
             and `"last_hidden_state:cls"`; needed where the files do not say.
-        features: vectors made elsewhere, instead of a backbone's; see `train`.
-        cache: folder of the feature store. Defaults to the user's.
+        features, cache: see `train`.
     Returns:
         A `Model`.
     Raises:

@@ -73,16 +73,15 @@ def report(
     Args:
         model: a trained model, or its folder; or several of them, to be compared on the same
             `triplets`.
-        output: the file to write. Defaults to `"report.html"`.
+        output: the file to write.
         projection: how the map is made: `"pca"`, or `"umap"`, which needs `tripletkit[map]`.
-        overwrite: replace a report that is there. Defaults to `False`.
+        overwrite: replace a report that is there.
         triplets: whose answers are known, anchor, positive, negative unless there is a `truth`.
             Defaults to those of the training, of one model alone.
         truth: of `triplets`, where their second and third image are in chance order.
         labels: of images, for the map and the confusion matrix; see `train`.
         images: folder of the images, or `Images`. Defaults to the one of the training.
-        weights, features, cache: see `load`.
-        progress: see `train`.
+        weights, features, cache, progress: see `load` and `train`.
     Returns:
         Where it was written.
     Raises:
@@ -114,7 +113,7 @@ def serve_report(
 
     Args:
         model, projection, view: see `report`.
-        port: `0` takes any that is free. Defaults to `8766`.
+        port: `0` takes any that is free.
     Returns:
         A context manager that gives the server, whose `run()` serves until it is interrupted, and
         the link.
@@ -147,8 +146,8 @@ def plot(
             against anchor and negative; `"margins"`, how often it is right when it is sure;
             `"map"`, the embeddings on a plane; `"confusion"`, which labels the neighbours mix up.
         model: a trained model, or its folder.
-        output: SVG, PNG or PDF to write. Defaults to `None`, none.
-        dark: light lines on a dark background. Defaults to `False`.
+        output: SVG, PNG or PDF to write.
+        dark: light lines on a dark background.
         projection, overwrite, view: see `report`.
     Returns:
         The `matplotlib` figure.
@@ -193,11 +192,11 @@ def collage(
     Args:
         triplets: see `train`.
         images: folder of the images.
-        output: PNG, JPEG or WebP to write. Defaults to `None`, none.
+        output: PNG, JPEG or WebP to write.
         names: of the images that integer rows are indices of.
         rows: a row each of anchors, positives and negatives; `False` draws a column each.
-        n: how many triplets, from the first on. Defaults to `10`.
-        overwrite: replace a picture that is there. Defaults to `False`.
+        n: how many triplets, from the first on.
+        overwrite: replace a picture that is there.
     Returns:
         The PIL image.
     Raises:

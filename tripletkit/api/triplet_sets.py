@@ -37,12 +37,7 @@ logger = logging.getLogger("tripletkit")
 class SplitTriplets(Result, tuple[Triplets, Triplets, SplitPrice]):
     """Triplets divided in two; `train, val, cost = tk.split(...)` takes the parts.
 
-    Attributes:
-        train, val: over the same names.
-        cost: what was kept and dropped, and how well the validation triplets can tell models
-            apart.
-        by: what the two do not share.
-        seed: of every choice by chance.
+    `by` is what the two do not share, `seed` that of every choice by chance.
     """
 
     by: str
@@ -60,7 +55,7 @@ class SplitTriplets(Result, tuple[Triplets, Triplets, SplitPrice]):
 
     @property
     def train(self) -> Triplets:
-        """The triplets for training."""
+        """The triplets for training, over the same names as those for validation."""
         return self[0]
 
     @property
@@ -70,7 +65,7 @@ class SplitTriplets(Result, tuple[Triplets, Triplets, SplitPrice]):
 
     @property
     def cost(self) -> SplitPrice:
-        """What was kept and dropped."""
+        """What was kept and dropped, and how well the validation tells models apart."""
         return self[2]
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,8 +129,8 @@ def audit(
         images: folder of the images, or `Images`. Defaults to `None`, which looks at none.
         against: triplets that should have nothing in common with these, such as those of the test.
         unanswered: second and third images stand in chance order, so that nothing is said of
-            contradictions, cycles and the roles of pairs. Defaults to `False`.
-        examples: how many examples to give of each kind. Defaults to `3`.
+            contradictions, cycles and the roles of pairs.
+        examples: how many examples to give of each kind.
         progress: see `train`.
     Returns:
         An `Audit`; its `findings()` are the faults.
@@ -202,17 +197,15 @@ def split(
     Args:
         triplets: a triplet file, a table, or `Triplets`: anchor, positive, negative.
         by: what both sides must not share: `"image"`, which drops triplets that mix the sides;
-            `"component"`, no pair of images; or `"random"`, which remembering can solve. Defaults
-            to `"image"`.
+            `"component"`, no pair of images; or `"random"`, which remembering can solve.
         val_fraction: share of the triplets for validation, by image of the images. Defaults to
             `0.2`.
-        groups: of images, such as the photographer or the patient of each, in the forms that
-            `labels` of `train` have: by image a group is on one side as a whole, and
-            `val_fraction` is of the groups. Defaults to every image by itself.
+        groups: see `train`: by image a group is on one side as a whole, and `val_fraction` is of
+            the groups.
         folds: make so many divisions, each validating on another part. Defaults to one division.
-        seed: of every choice by chance. Defaults to `0`.
+        seed: of every choice by chance.
         output: folder to write train.txt, val.txt, val_truth.csv and val_triplets.txt to.
-        overwrite: replace such files that are there. Defaults to `False`.
+        overwrite: replace such files that are there.
     Returns:
         `train, val, cost`; with `folds` a tuple of these.
     Raises:
