@@ -22,20 +22,6 @@ Progress = Callable[[int, int], None]
 # Called with the name of a stage when it begins, such as "features"; returns what is told of it.
 Stages = Callable[[str], Progress]
 
-# What stages count that do not go from image to image, by how their names begin.
-_UNITS = {
-    "held-out draws": "draw",
-    "learning curve": "training",
-    "unseen classes": "training",
-    "heads": "head",
-    "epoch": "step",
-}
-
-
-def _unit_of(stage: str) -> str:
-    """Return what a stage of a command counts, in the singular."""
-    return next((unit for name, unit in _UNITS.items() if stage.startswith(name)), "image")
-
 
 def no_progress(_done: int, _total: int) -> None:
     """Tell nobody."""
@@ -76,7 +62,7 @@ def draw_bars(make_bar: Callable[..., Any], **options: Any) -> Iterator[Stages]:
 
         def begin(name: str) -> Progress:
             bars.close()
-            bar = make_bar(desc=name, unit=_unit_of(name), leave=False, **options)
+            bar = make_bar(desc=name, leave=False, **options)
             bars.callback(bar.close)
 
             def report(done: int, total: int) -> None:

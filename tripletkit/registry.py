@@ -66,10 +66,3 @@ def load_object(reference: Reference) -> Any:
         return reference
     module, _, name = reference.partition(":")
     return getattr(import_module(module), name)
-
-
-def name_object(reference: Reference | None) -> str | None:
-    """Return where a thing is as `"module:name"`; None for none."""
-    if reference is None or isinstance(reference, str):
-        return reference
-    return f"{reference.__module__}:{reference.__qualname__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,22 +53,9 @@ class TripletEmbedding(
     `search.fit(features, tk.triplets_by_image(triplets, len(features)))`.
 
     Args:
-        recipe: how the head is built and trained; a name of `tripletkit losses` and of
-            `tripletkit train --recipe`. Defaults to `"mlp"`.
-        members: heads in the ensemble. `None` here and below is the recipe's own default.
-        hidden: width of the hidden layer.
-        dim: numbers in an embedding.
-        dropout: share of hidden values dropped in training.
-        distance: `"l2"`, `"l1"`, `"squared-l2"` or `"cosine"`. Defaults to `"l2"`.
-        margin: in units of the distance, or of its square as the recipe has it.
-        strength: how much of its step a head that starts as the identity keeps, 0 to 1.
-        frozen_share: of the features in the distance, beside the head, 0 to below 1.
-        epochs: passes over the triplets. `None` gives small sets more.
-        batch_size: triplets in a step. Defaults to `256`.
-        learning_rate: of Adam.
-        loss: of triplets alone; a name that `tripletkit losses` lists. Defaults to `"triplet"`.
-        reduction: `"all"`, or `"active"` to average over triplets that break the margin. Defaults
-            to `"all"`.
+        recipe, members, hidden, dim, dropout, distance, margin, strength, frozen_share, epochs,
+            batch_size, learning_rate, loss, reduction: see `tripletkit.list_settings`; `None` is
+            the recipe's own default, and a loss is one of triplets alone.
         random_state: seed of weights, dropout and order. Defaults to `0`, which gives the same
             embeddings each time; `None` or a `numpy.random.RandomState` gives others.
     Attributes:
@@ -334,6 +322,7 @@ def _rows_among(entries: np.ndarray) -> np.ndarray:
     return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
 
+@dataclass
 class ImageSplit:
     """Cross-validation splitter over index triplets whose training and test share no image.
 
@@ -358,21 +347,18 @@ class ImageSplit:
         (504, 120, 6)
     """
 
-    def __init__(
-        self,
-        n_splits: int = 5,
-        test_size: float = _TEST_IMAGES,
-        random_state: int | np.random.RandomState | None = defaults.SEED,
-    ) -> None:
-        if n_splits < 1:
-            raise SettingsError("n_splits", f"expected at least 1 for `n_splits`, got {n_splits}")
-        if not 0 < test_size < 1:
-            raise SettingsError(
-                "test_size", f"expected a share between 0 and 1 for `test_size`, got {test_size}"
-            )
-        self.n_splits = n_splits
-        self.test_size = test_size
-        self.random_state = random_state
+    n_splits: int = 5
+    test_size: float = _TEST_IMAGES
+    random_state: int | np.random.RandomState | None = defaults.SEED
+
+    def __post_init__(self) -> None:
+        for name, is_right, expected in (
+            ("n_splits", self.n_splits >= 1, "at least 1"),
+            ("test_size", 0 < self.test_size < 1, "a share between 0 and 1"),
+        ):
+            if not is_right:
+                got = getattr(self, name)
+                raise SettingsError(name, f"expected {expected} for `{name}`, got {got}")
 
     def split(
         self, X: Any, y: Any = None, groups: Any = None
@@ -413,17 +399,11 @@ class ImageSplit:
             yield np.unique(rows[split.train_rows]), np.unique(rows[split.val_rows])
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Return the number of splits.
+        """Return `n_splits`; `X`, `y` and `groups` are there because scikit-learn gives them.
 
         Args:
-            X, y, groups: passed over; there because scikit-learn gives them.
+            X, y, groups: passed over.
         Returns:
-            `n_splits`.
+            How many splits there are.
         """
         return self.n_splits
-
-    def __repr__(self) -> str:
-        return (
-            f"ImageSplit(n_splits={self.n_splits}, test_size={self.test_size:g}, "
-            f"random_state={self.random_state!r})"
-        )

@@ -19,7 +19,6 @@ from tripletkit.features.store import FeatureStore, clear_store, default_folder,
 from tripletkit.features.weights_files import describe_origin, is_ready
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.settings import SETTINGS
-from tripletkit.registry import name_object
 from tripletkit.results import Result, Section, Table
 
 
@@ -113,8 +112,8 @@ def list_backbones() -> Listing:
 def list_losses() -> Listing:
     """Return what a model can learn by, with formulas and papers."""
     facts = {
-        name: asdict(loss)
-        | {"of_triplets": name_object(loss.of_triplets), "needs_labels": loss.needs_labels}
+        name: {key: value for key, value in asdict(loss).items() if key != "of_triplets"}
+        | {"needs_labels": loss.needs_labels}
         for name, loss in LOSSES.items()
     }
     rows = [["name", "labels", "formula"]]

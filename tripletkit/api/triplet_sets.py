@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
@@ -34,39 +34,22 @@ from tripletkit.results import Result, Section, Table
 logger = logging.getLogger("tripletkit")
 
 
-class SplitTriplets(Result, tuple[Triplets, Triplets, SplitPrice]):
+class _TrainAndVal(NamedTuple):
+    train: Triplets
+    val: Triplets
+    cost: SplitPrice
+
+
+class SplitTriplets(Result, _TrainAndVal):
     """Triplets divided in two; `train, val, cost = tk.split(...)` takes the parts.
 
-    `by` is what the two do not share, `seed` that of every choice by chance.
+    `train` and `val` are over the same names, `cost` is what was kept and dropped, and how well the
+    validation triplets can tell models apart; `by` is what the two do not share, `seed` that of
+    every choice by chance.
     """
 
     by: str
     seed: int
-
-    def __new__(
-        cls, train: Triplets, val: Triplets, cost: SplitPrice, by: str, seed: int
-    ) -> SplitTriplets:
-        made = super().__new__(cls, (train, val, cost))
-        made.by, made.seed = by, seed
-        return made
-
-    def __getnewargs__(self) -> tuple[Triplets, Triplets, SplitPrice, str, int]:
-        return (*self, self.by, self.seed)
-
-    @property
-    def train(self) -> Triplets:
-        """The triplets for training, over the same names as those for validation."""
-        return self[0]
-
-    @property
-    def val(self) -> Triplets:
-        """The triplets for validation."""
-        return self[1]
-
-    @property
-    def cost(self) -> SplitPrice:
-        """What was kept and dropped, and how well the validation tells models apart."""
-        return self[2]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what it costs, as JSON takes it."""
@@ -252,16 +235,11 @@ def split(
         refuse_folder_of(whole.names, Path(output))
         write_splits(Path(output), whole, splits, seed, outputs)
         logger.info("Wrote %s%s.", output, "/fold1 ..." if folds else "")
-    parts = [
-        SplitTriplets(
-            whole.take(each.train_rows),
-            whole.take(each.val_rows),
-            price_split(whole, each),
-            by,
-            seed,
-        )
-        for each in splits
-    ]
+    parts = []
+    for each in splits:
+        sides = whole.take(each.train_rows), whole.take(each.val_rows)
+        parts.append(SplitTriplets(*sides, price_split(whole, each)))
+        parts[-1].by, parts[-1].seed = by, seed
     return FoldedTriplets(parts) if folds else parts[0]
 
 

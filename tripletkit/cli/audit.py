@@ -1,7 +1,3 @@
-"""`tripletkit audit`: what is wrong with a triplet file, without any model."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,3 @@
-"""`tripletkit backbones`: what a model can start from."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import tripletkit as tk

@@ -1,7 +1,3 @@
-"""`tripletkit cache`: look after the feature store."""
-
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,3 @@
-"""`tripletkit check-answers`: what an answer file says of itself, without the truth."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,3 @@
-"""`tripletkit classify`: how well embeddings tell the classes of held-out images."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

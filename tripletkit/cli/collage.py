@@ -1,7 +1,3 @@
-"""`tripletkit collage`: triplets as an image."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,3 @@
-"""`tripletkit collect`: a local page on which people judge images."""
-
-from __future__ import annotations
-
 import signal
 import sys
 from pathlib import Path

@@ -1,7 +1,3 @@
-"""`tripletkit compare`: which of several answer files is better, and how surely."""
-
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, BinaryIO
 

@@ -1,7 +1,3 @@
-"""`tripletkit controls`: what a table of file names would score."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,5 +1,3 @@
-"""`tripletkit embed`: the embeddings of all images in a folder, as a file."""
-
 from __future__ import annotations
 
 from typing import Any

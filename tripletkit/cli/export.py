@@ -1,5 +1,3 @@
-"""`tripletkit export`: the source's full Keras model as a file."""
-
 from __future__ import annotations
 
 from typing import Any

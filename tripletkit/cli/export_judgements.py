@@ -1,7 +1,3 @@
-"""`tripletkit export-judgements`: collected judgements as text files."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,3 @@
-"""`tripletkit extract`: the features of very many images, as a folder of Parquet files."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

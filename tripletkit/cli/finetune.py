@@ -1,7 +1,3 @@
-"""`tripletkit finetune`: train the last blocks of a model's backbone further."""
-
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,3 @@
-"""`tripletkit judges`: how fast, steady and careful judges are."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,3 @@
-"""`tripletkit losses`: what a model can learn by."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import tripletkit as tk

@@ -1,7 +1,5 @@
 """The program: every command by name, under the title that its help shows it below."""
 
-from __future__ import annotations
-
 import click
 
 from tripletkit.cli.commands import RUN_OPTIONS, Program

@@ -1,7 +1,3 @@
-"""`tripletkit mine`: hard positives and negatives of labelled images, or the hardest triplets."""
-
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""`tripletkit neighbors`: the images of a collection that look most like a query."""
-
 from __future__ import annotations
 
 from typing import Any

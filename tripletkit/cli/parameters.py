@@ -1,7 +1,5 @@
 """Kinds of parameters that several commands have: paths that are read or written, and numbers."""
 
-from __future__ import annotations
-
 import math
 import sys
 from pathlib import Path

@@ -1,7 +1,3 @@
-"""`tripletkit plot`: one figure of a model, for a paper or a slide."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,5 +1,3 @@
-"""`tripletkit predict`: answers to new questions."""
-
 from __future__ import annotations
 
 import io

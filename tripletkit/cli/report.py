@@ -1,7 +1,3 @@
-"""`tripletkit report`: all there is to see of a model, or of several, as one page."""
-
-from __future__ import annotations
-
 import sys
 import webbrowser
 from pathlib import Path

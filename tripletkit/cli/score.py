@@ -1,7 +1,3 @@
-"""`tripletkit score`: accuracy of an answer file."""
-
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,3 @@
-"""`tripletkit settings`: what a training can be told."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import tripletkit as tk

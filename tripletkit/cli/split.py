@@ -1,7 +1,3 @@
-"""`tripletkit split`: training and validation files whose score can be believed."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,3 @@
-"""`tripletkit suggest`: the questions whose answers a model would learn most from."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,3 @@
-"""`tripletkit train`: from judgements and images to a model folder."""
-
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

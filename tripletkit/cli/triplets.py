@@ -1,7 +1,3 @@
-"""`tripletkit triplets`: a training file, or a competition, from class labels."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import click
