@@ -1,7 +1,5 @@
 """Chromium for tests that look at a page as people do; they are skipped where it is missing."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 from pathlib import Path
 

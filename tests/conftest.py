@@ -1,7 +1,5 @@
 """Fixtures that many test modules share."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

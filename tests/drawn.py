@@ -1,7 +1,5 @@
 """Images that tests draw, and judgements of their colours."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -6,8 +6,6 @@ command, the words of its call, and answers with the process id, and its exit co
 What the last of them said on stderr, and what it had loaded, is in two files.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select

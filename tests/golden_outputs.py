@@ -10,8 +10,6 @@ the packages that tripletkit requires, and the images are drawn. Every command r
 its own, with the terminal's width, the threads and the folders fixed.
 """
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import base64

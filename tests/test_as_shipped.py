@@ -1,7 +1,5 @@
 """Each main recipe trained, asked and scored with the defaults that ship."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Lists: backbones, with what could be used right now, and losses with their papers."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Every number on the command line has a range, and no number slips through it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

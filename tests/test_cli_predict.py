@@ -1,7 +1,5 @@
 """`tripletkit predict`: one answer a row, the same whatever rows stand beside it."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os
@@ -141,17 +139,6 @@ def test_other_weights_are_refused(predict, write, tmp_path):
     result = predict("--weights", other)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "expected the weights that" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "options",
-    [["--format", "json"], ["--images", "none"], ["--on-bad-image", "ask"], ["-o", "."]],
-    ids=" ".join,
-)
-def test_predict_called_wrongly_exits_2(predict, options):
-    result = predict(*options)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("Usage: ")
 
 
 def test_predict_checks_before_anything_slow(predict, write, tmp_path, monkeypatch):

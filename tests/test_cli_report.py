@@ -3,8 +3,6 @@
 Names are hostile on purpose: a report is made of other people's file names.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json
@@ -359,25 +357,6 @@ class TestInABrowser:
         path = tmp_path / "m-triplets.csv"
         wait_until(opened, lambda: path.exists() and path.stat().st_size)
         assert len(pd.read_csv(path)) == len(read_triplets(reported.triplets))
-
-    def test_the_map_zooms_and_comes_back(self, opened):
-        place = """const map = document.querySelector(".map");
-            const images = [...map.querySelectorAll("img")].map((i) => i.getBoundingClientRect());
-            return [Number(map.style.getPropertyValue("--zoom") || 1),
-                    Math.abs(images[0].left - images[1].left), images[0].width]"""
-        zoom, apart, side = opened.execute_script(place)
-        assert zoom == 1
-        self.click(opened, '.zoom [data-zoom="1.6"]')
-        self.click(opened, '.zoom [data-zoom="1.6"]')
-        zoom, apart_then, side_then = opened.execute_script(place)
-        assert zoom == pytest.approx(1.6**2)
-        # What lay on top of each other comes apart: places move further than images grow.
-        assert apart_then / apart == pytest.approx(zoom, rel=0.02)
-        assert 1 < side_then / side < 1.6
-        opened.execute_script("document.querySelector('.map').focus()")
-        for key in "---":
-            opened.switch_to.active_element.send_keys(key)
-        assert opened.execute_script(place)[:2] == pytest.approx([1, apart], rel=0.01)
 
     @pytest.mark.parametrize("width", [1280, 390])
     @pytest.mark.parametrize("scheme", ["light", "dark"])

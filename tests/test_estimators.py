@@ -6,8 +6,6 @@ otherwise. Those of `predict` and `decision_function` give features, where the e
 triplets: they do not apply, so the stand-in has neither.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV

@@ -5,8 +5,6 @@ a text or a number on purpose runs `python tests/golden_outputs.py --update` and
 difference. Between two states of the code on one machine, golden_outputs.py compares every bit.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

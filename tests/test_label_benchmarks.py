@@ -1,7 +1,5 @@
 """The benchmarks of learning from labels and of mining run to their tables on any labelled set."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How far a stage is, said now and then or shown as a bar."""
 
-from __future__ import annotations
-
 import logging
 import time
 

@@ -1,7 +1,5 @@
 """The report that is served: to this computer alone, and an image dropped on it is answered."""
 
-from __future__ import annotations
-
 import re
 import threading
 

@@ -1,7 +1,5 @@
 """Settings, whatever they are given by: keywords, pairs of text, TOML, the record of a model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Commands whose features are stored never wait for TensorFlow."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

@@ -28,10 +28,8 @@ def export(model: tk.Model, **given: Any) -> None:
     python -c "import keras; keras.saving.load_model('exported/encoder.keras').summary()"
 
     triplet_network.keras takes three batches of 224 x 224 RGB images (anchor, positive,
-    negative; 0 to 255, uint8 or float) and gives the three embeddings side by side. encoder.keras
-    takes one. Resize images as `tripletkit backbones` says to get the same embeddings. With --views
-    that crop, images are to be larger; where backbones or views want them resized in several
-    ways, there is one input for each, and its name says how. encoder.onnx takes what
-    encoder.keras takes, float32; head.onnx takes features.
+    negative; 0 to 255, uint8 or float) and gives the three embeddings side by side; encoder.keras
+    takes one, encoder.onnx the same as float32, head.onnx features. Resize images as `tripletkit
+    backbones` says; where they are wanted in several sizes, the name of each input says which.
     """
     model.export(**given)

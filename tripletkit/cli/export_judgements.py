@@ -26,9 +26,7 @@ def export_judgements(**given: Any) -> None:
     tripletkit train export/train.txt photos/ --votes export/votes.csv
 
     A row of train.txt is a question: anchor, the image that most judges chose, the other; the
-    same row of votes.csv has the votes. questions.csv has all questions, also those on which as
-    many chose the one image as the other, or nobody could tell (undecided), and which of them
-    were drawn by chance and for how many they then stand. answers.csv has every answer with its
-    judge, time and side.
+    same row of votes.csv has the votes. questions.csv has the undecided ones too, and which were
+    drawn by chance; answers.csv has every answer with its judge, time and side.
     """
     tk.export_judgements(**given)

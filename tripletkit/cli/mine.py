@@ -117,10 +117,9 @@ def mine(**given: Any) -> Any:
     tripletkit mine images/train images/ --model m1 --triplets-out hard.txt --per-image 5
     tripletkit mine --triplets train.txt images/ --model m1 --triplets-out hardest.txt
 
-    LABELS is a CSV with the columns name and label, or a folder inside IMAGES with a subfolder
-    for each class. Hard positives are the farthest images of the class, hard negatives the
-    nearest of others. The very hardest are often wrong labels; the quantiles cut them off.
-    Distances are those of the pretrained backbone, or of --model. With --triplets, the
-    hardest are those with the smallest d(anchor, negative) - d(anchor, positive).
+    Hard positives are the farthest images of the class, hard negatives the nearest of others. The
+    very hardest are often wrong labels; the quantiles cut them off. Distances are those of the
+    pretrained backbone, or of --model. Of triplets the hardest have the smallest
+    d(anchor, negative) - d(anchor, positive).
     """
     return tk.mine(**given)

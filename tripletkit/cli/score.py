@@ -41,11 +41,9 @@ def score(model: Path | None, **given: Any) -> Any:
     """Print the accuracy of an answer file, with its uncertainty.
 
     TRUTH is one 0 or 1 a line, or a CSV with a column label, truth or prediction, or a database of
-    collected judgements, of which the questions drawn by chance are scored. Without it
-    every first image is taken for the nearer one, as in a training file; with votes, what most
-    people said is the truth, and questions on which they are tied are left out of the accuracy.
-    What counts is the answer that stands in the file, so that a CSV and labels of the same answers
-    score the same; see --ties.
+    collected judgements, of which the questions drawn by chance are scored. Without it every first
+    image is taken for the nearer one; with votes, what most people said is the truth, and ties of
+    theirs are left out.
 
     \b
     tripletkit score preds.csv truth.csv

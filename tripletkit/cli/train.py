@@ -237,20 +237,15 @@ def train(output: Path, **given: Any) -> Any:
     tripletkit train images/ --labels labels.csv --loss center
     tripletkit train train.txt images/ --backbone cnn --image-size 32 --dim 8
 
-    Every image goes through the frozen backbone once; its features are kept on disk, so that
-    the next run starts at once. A third of the images is held out, again and again, and the
-    answers about them are pooled: that tells how the model does on images it has not seen, beside
-    the frozen features alone, and chooses for how long to train. Then the model is trained on all
-    triplets. With --recipe best the same draws choose what it is made of. With --recipe residual
-    or best a second number tells how it does on classes of images that training has not seen.
+    Every image goes through the frozen backbone once; its features are kept on disk. A third of
+    the images is held out, again and again, and the answers about them are pooled: that tells how
+    the model does on images it has not seen, beside the frozen features alone, and chooses for how
+    long to train. Then the model is trained on all triplets. A second number tells how it does on
+    classes of images that training has not seen.
 
-    With --labels and no triplet file, images of every class are held out and triplets are
-    drawn from the labels, or mined from batches; `tripletkit losses` lists what else can be
-    learned from labels.
-
-    With --backbone cnn the backbone is trained too, from the pixels, with a checkpoint after
-    every epoch that --resume goes on from. `tripletkit finetune` trains the last blocks of any
-    other backbone further.
+    With --labels and no triplet file, triplets are drawn from the labels, or mined from batches.
+    With --backbone cnn the backbone is trained too, from the pixels; `tripletkit finetune` trains
+    the last blocks of any other backbone further.
     """
     result = tk.train(**given, output=output, command=this_line())
     say_where(output)
