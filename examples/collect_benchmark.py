@@ -83,7 +83,7 @@ class Study:
         if place < REPEAT_SHARE and self.rows:
             self.seconds += ANSWER_S  # of a question that was answered before
             return
-        if place > 1 - defaults.CHOSEN_SHARE and self._chosen:
+        if place > 1 - 0.70 and self._chosen:
             row = self._chosen.pop(0)
         elif self.way == "alike":
             row = draw_candidates(self.usable, 9, self.rng, NONE)[0].tolist()

@@ -79,7 +79,6 @@ VOTES_AS: Literal["weight"] = "weight"
 EPOCHS = 10
 MIN_STEPS = 500
 MAX_EPOCHS = 100
-PATIENCE = 3
 
 BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
@@ -93,21 +92,15 @@ NEGATIVE_QUANTILES = (0.25, 0.5)
 # Share of the user's own triplets that `mine --triplets` keeps.
 KEPT_TRIPLETS = 0.5
 
-# The loss, which of its values count, and which triplets are learned from.
+# The loss, and which of its values count.
 LOSS = "triplet"
 REDUCTION = "all"
-MINING = "none"
 
 # A batch that is mined: so many classes with so many images each.
 CLASSES_PER_BATCH = 10
 IMAGES_PER_CLASS = 8
 
-# Epochs after which the hardest positives ahead of training are looked for anew.
-REFRESH = 5
-
-# Of losses beside the triplet loss, and how much of a class center stays when a batch moves it.
-CROSS_ENTROPY_WEIGHT = 0.2
-CENTER_WEIGHT = 1.0
+# How much of a class center stays when a batch moves it.
 CENTER_DECAY = 0.9
 
 # Novelty of a test (0: new images of seen classes, 1: unseen classes) up to which nothing is new.
@@ -129,9 +122,6 @@ NEIGHBORS = 10
 # Batches of pixels that wait for the network: two of them hide a slow file.
 BATCHES_AHEAD = 3
 
-# Furthest shift of an image in training, as a share of its side: 4 of 32 pixels.
-SHIFT = 0.125
-
 # An epoch of fine-tuning ends when each image was seen so many times on average.
 FINE_TUNE_VIEWS = 4
 FINE_TUNE_EPOCHS = 5
@@ -139,7 +129,6 @@ FINE_TUNE_EPOCHS = 5
 # Of collecting: the first answers are to questions of chance, then a model chooses such a share.
 AUTO_ASK = "margin"
 FIRST_RANDOM = 100
-CHOSEN_SHARE = 0.70
 QUESTIONS_PER_JUDGE = 200
 PAUSE_EVERY = 50
 REPORT_PORT = 8766

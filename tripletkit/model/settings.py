@@ -156,7 +156,7 @@ class Settings:
         100_000,
     )
     patience: int = _setting(
-        defaults.PATIENCE,
+        3,
         "Epochs without a better validation accuracy before training stops.",
         1,
         100_000,
@@ -186,7 +186,7 @@ class Settings:
         choices=_REDUCTIONS,
     )
     mining: str = _setting(
-        defaults.MINING,
+        "none",
         "Which triplets of labelled images to learn from: as drawn or given; all that a batch of "
         "some classes allows; for each image the farthest positive and the nearest negative; for "
         "each positive the nearest negative that is farther away.",
@@ -204,19 +204,19 @@ class Settings:
         "images of its class.",
     )
     refresh: int = _setting(
-        defaults.REFRESH,
+        5,
         "Epochs after which the hardest positives are looked for again.",
         1,
         100_000,
     )
     cross_entropy_weight: float = _setting(
-        defaults.CROSS_ENTROPY_WEIGHT,
+        0.2,
         "Weight of the cross-entropy beside the triplet loss.",
         0,
         is_open=_OPEN_LOW,
     )
     center_weight: float = _setting(
-        defaults.CENTER_WEIGHT,
+        1.0,
         "Weight of the distance from the class centers beside the cross-entropy.",
         0,
     )
@@ -233,7 +233,7 @@ class Settings:
         "letters or digits.",
     )
     shift: float = _setting(
-        defaults.SHIFT,
+        0.125,
         "Move the images that training from pixels sees by up to this share of their side.",
         0,
         0.5,
@@ -440,7 +440,7 @@ def check_settings(
     """Refuse chosen settings that do not go together, or have no part in what is trained."""
     recipe = get_recipe(given.get("recipe", "mlp"))
     loss = get_loss(given.get("loss", defaults.LOSS))
-    mines = given.get("mining", defaults.MINING) != "none"
+    mines = given.get("mining", "none") != "none"
     is_joined = given.get("members", recipe.members) > 1
     if recipe.squared and given.get("distance", defaults.DISTANCE) != "l2":
         raise SettingsError("distance", f"`recipe={recipe.name}` answers by `distance=l2` only.")
