@@ -62,7 +62,7 @@ def test_import_is_quick_and_loads_nothing():
         "heavy = {'numpy', 'pandas', 'PIL', 'click', 'sklearn', 'keras', 'tensorflow'}\n"
         "print(took_s < 0.3, sorted(heavy & set(sys.modules)), 'KERAS_BACKEND' in os.environ)\n"
         "print(sorted(set(tripletkit.__all__) - set(dir(tripletkit))), tripletkit.__version__)\n"
-        "tripletkit.read_triplets, tripletkit.score, tripletkit.load, tripletkit.train\n"
+        "tripletkit.read_judgements, tripletkit.score, tripletkit.load, tripletkit.train\n"
         "print(sorted({'click', 'keras', 'tensorflow'} & set(sys.modules)))\n"
     )
     done = subprocess.run(
