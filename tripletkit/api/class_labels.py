@@ -32,11 +32,7 @@ from tripletkit.data.splits.policies import hold_out_images
 from tripletkit.data.splits.split_files import draw_truth, write_questions
 from tripletkit.data.text_files import guard_formula
 from tripletkit.data.triplets import Triplets, write_triplet_lines, write_triplets
-from tripletkit.errors import (
-    DataWarning,
-    SettingsError,
-    caution,
-)
+from tripletkit.errors import DataWarning, SettingsError, caution
 from tripletkit.evaluation.classification import (
     CONFUSION_FORM,
     Classification,
@@ -157,13 +153,10 @@ def draw_triplets(
             write_triplets(file, names, rows)
         else:
             write_questions(file, truth_file, names, rows, draw_truth(len(rows), seed))
+        of_truth = "" if truth is None else f"; truth: {truth}"
         logger.info(
-            "Wrote %s triplets over %s images, anchors of %s classes: %s%s.",
-            f"{len(rows):,}",
-            f"{len(np.unique(rows)):,}",
-            f"{len(np.unique(of_image[rows[:, 0]])):,}",
-            output,
-            "" if truth is None else f"; truth: {truth}",
+            f"Wrote {len(rows):,} triplets over {len(np.unique(rows)):,} images, anchors of "
+            f"{len(np.unique(of_image[rows[:, 0]])):,} classes: {output}{of_truth}."
         )
     return Triplets.from_array(rows, names)
 
@@ -221,13 +214,8 @@ def classify(
     elif fraction is None and (part := opened.parts["test"] or opened.parts["val"]):
         named = {**part}
         logger.info("Held out: the %s images of its other part.", f"{len(part):,}")
-    found = read_labelled(
-        opened,
-        where,
-        model.cache,
-        further=named,
-        further_source=as_path(held_out),
-    )
+    source = as_path(held_out)
+    found = read_labelled(opened, where, model.cache, further=named, further_source=source)
     if named:
         is_query = found.mark(named)
     else:
@@ -279,10 +267,10 @@ def mine(
         images: folder of the images; `None` where features are given.
         model: whose distances count: a trained one, or `pretrained`.
         triplets: instead of `labels`: find the hardest of these.
-        per_image: positives, and negatives, of each image at most. Defaults to `3`.
+        per_image: positives, and negatives, of each image at most. Defaults to `5`.
         positive_quantiles: mine positives between these quantiles of all distances within classes.
         negative_quantiles: mine negatives between these quantiles of all distances between classes.
-        keep: how many of `triplets`, as a count or a share. Defaults to a quarter.
+        keep: how many of `triplets`, as a count or a share. Defaults to a half.
         output: CSV to write, a row for each mined image or triplet.
         triplets_out: triplet file to write, to train on.
         plot: SVG, PNG or PDF to draw the distances to, with the cuts.

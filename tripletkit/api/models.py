@@ -223,10 +223,7 @@ class Model:
             write_answers(file, answers, form)
             where = f" to {file}"
         logger.info(
-            "Answered %s questions over %s images%s.",
-            f"{len(triplets):,}",
-            f"{len(triplets.names):,}",
-            where,
+            f"Answered {len(triplets):,} questions over {len(triplets.names):,} images{where}."
         )
         return answers
 
@@ -270,13 +267,8 @@ class Model:
         )
         if file is not None:
             found._write(file)
-            logger.info(
-                "Wrote %s of %s images, %s numbers each: %s.",
-                "embeddings" if self.is_trained else "features",
-                f"{len(found):,}",
-                f"{found.vectors.shape[1]:,}",
-                file,
-            )
+            what, n_dims = "embeddings" if self.is_trained else "features", found.vectors.shape[1]
+            logger.info(f"Wrote {what} of {len(found):,} images, {n_dims:,} numbers each: {file}.")
         return found
 
     @as_one_run
@@ -408,10 +400,8 @@ class Model:
         inputs = list(pixel_inputs(backbones, self.encoder.views).values())
         if len(inputs) > 1:
             logger.info(
-                "The encoder takes %s inputs: %s. Each is the same image, resized to a square of "
-                "so many pixels with that filter of Pillow.",
-                len(inputs),
-                ", ".join(inputs),
+                f"The encoder takes {len(inputs)} inputs: {', '.join(inputs)}. Each is the same "
+                "image, resized to a square of so many pixels with that filter of Pillow."
             )
         return paths
 

@@ -227,9 +227,8 @@ def split(
     if judgements.is_random is not None:
         splits = [_validate_on_random(each, judgements.is_random) for each in splits]
         logger.info(
-            "%s: validation is on the random share alone; questions that a model chose are for "
-            "training or dropped.",
-            whole.source,
+            f"{whole.source}: validation is on the random share alone; questions that a model "
+            "chose are for training or dropped."
         )
     if output is not None:
         refuse_folder_of(whole.names, Path(output))
