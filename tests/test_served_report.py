@@ -119,12 +119,14 @@ def test_too_long_an_image_is_refused(visitor, monkeypatch, app):
 
 
 @pytest.mark.filterwarnings("ignore::tripletkit.TripletkitWarning")
-def test_features_that_were_given_are_refused(toy_competition):
-    vectors = np.random.default_rng(0).random((60, 4))
-    features = {f"p{number:02}.png": vector for number, vector in enumerate(vectors)}
+def test_features_that_were_given_are_refused(toy_competition, tmp_path):
+    names = [f"p{number:02}.png" for number in range(60)]
+    features = tmp_path / "given.npz"
+    np.savez(features, names=names, features=np.random.default_rng(0).random((60, 4)))
     given = toy_competition.train, toy_competition.images
     model = tk.train(*given, features=features, recipe="map", refit=False, unseen_classes=0)
-    with pytest.raises(tk.SettingsError, match="a new image has none"), tk.serve_report(model, 0):
+    served = tk.serve_report(model, 0, features=features)
+    with pytest.raises(tk.SettingsError, match="a new image has none"), served:
         pass
 
 
