@@ -361,8 +361,9 @@ def test_neighbors_are_found_by_file_by_embedding_and_by_name(model, toy_competi
     assert again[again["query"] == "p03.png"]["name"].tolist() == table["name"][:3].tolist()
     named = model.neighbors("p03.png", known, k=3).to_frame()
     assert named.equals(again[again["query"] == "p03.png"].reset_index(drop=True))
-    with pytest.raises(tk.SettingsError, match="at least 1"):
-        model.neighbors(known, known, k=0)
+    for given, message in (({"k": 0}, "at least 1"), ({"collage": "c.png"}, "for images")):
+        with pytest.raises(tk.SettingsError, match=message):
+            model.neighbors(known, known, **given)
 
 
 @pytest.mark.slow

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,8 +74,8 @@ from tripletkit.training.job import EncoderChoice
 logger = logging.getLogger("tripletkit")
 
 
-# How many images a model's card shows, and how large.
-_CARD_IMAGES, _CARD_SIDE_PX = 6, 72
+# How many images a model's card shows.
+_CARD_IMAGES = 6
 
 # Of a model, what is made anew from its files in another process.
 _REMADE = ("encoder", "folder", "_scratch")
@@ -310,6 +309,10 @@ class Model:
         if k < 1:
             raise SettingsError("k", f"expected at least 1 for `k`, got {k}")
         if isinstance(queries, Embeddings) or isinstance(images, Embeddings):
+            of_files = {"index": index, "check_recall": check_recall, "collage": collage}
+            for name, value in (of_files | {"labels": labels}).items():
+                if value is not None and value is not False:
+                    raise SettingsError(name, f"`{name}` is for images, not for embeddings.")
             return self._compare_embeddings(queries, images, k)
         outputs = Outputs(overwrite=overwrite)
         collage_file = outputs.optional_file(as_path(collage), COLLAGE_FORM)
@@ -676,23 +679,15 @@ def _draw_images(model: ModelFolder | None) -> str:
     """Return a few images of the image folder; none where it is gone, or there was none."""
     if model is None or (folder := model.image_folder) is None:
         return ""
-    from tripletkit.reporting.figures import read_thumbnail
+    from tripletkit.reporting.collages import thumbnail_uri
 
-    try:
+    drawn = ""
+    with suppress(ImageNameError):
         names = list_images(folder)
-    except ImageNameError:
-        return ""
-    drawn = []
-    # Evenly over the names, since neighbours in that order are often alike.
-    for name in names[:: max(1, len(names) // _CARD_IMAGES)][:_CARD_IMAGES]:
-        file = io.BytesIO()
-        try:
-            read_thumbnail(folder / name, _CARD_SIDE_PX).save(file, "JPEG", quality=85)
-        except ImageReadError:
-            continue
-        data, title = base64.b64encode(file.getvalue()).decode(), html.escape(name, quote=True)
-        drawn.append(
-            f"<img src='data:image/jpeg;base64,{data}' title='{title}' alt='{title}' "
-            "style='display:inline-block;margin:2px'>"
-        )
-    return "".join(drawn)
+        # Evenly over the names, since neighbours in that order are often alike.
+        for name in names[:: max(1, len(names) // _CARD_IMAGES)][:_CARD_IMAGES]:
+            with suppress(ImageReadError):
+                title, source = html.escape(name, quote=True), thumbnail_uri(folder / name)
+                style = "display:inline-block;margin:2px;max-height:72px"
+                drawn += f"<img src='{source}' title='{title}' alt='{title}' style='{style}'>"
+    return drawn
