@@ -103,13 +103,6 @@ def public_callables():
 CALLABLES = [pytest.param(name, function, id=name) for name, function in public_callables()]
 
 
-@pytest.mark.parametrize("name", tk.__all__)
-def test_every_public_name_says_what_it_is(name):
-    doc = getattr(tk, name).__doc__
-    assert doc
-    assert re.match(r"[A-Z].*\.$", doc.strip().splitlines()[0])
-
-
 @pytest.mark.parametrize(("name", "function"), CALLABLES)
 def test_public_functions_explain_what_they_take_and_give(name, function):
     doc = inspect.getdoc(function)

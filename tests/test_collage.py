@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tripletkit.reporting.collages import LIGHT, _draw_grid, _shorten, _Tile, read_thumbnail
+from tripletkit.reporting.collages import LIGHT, _draw_grid, _Tile, read_thumbnail
 
 
 def has_colour(image, colour, box=None):
@@ -42,13 +42,6 @@ def test_right_and_wrong_have_their_colour_and_sign(toy_images, is_right, colour
 def test_an_image_keeps_its_shape(tmp_path, size, shown):
     Image.new("RGB", size, "green").save(tmp_path / "a.png")
     assert read_thumbnail(tmp_path / "a.png", 120).size == shown
-
-
-def test_long_names_lose_their_middle():
-    assert _shorten("short.png", 200) == "short.png"
-    shown = _shorten("a" * 60 + "-0001.png", 120)
-    assert shown.startswith("aaa") and shown.endswith(".png") and "…" in shown
-    assert _shorten("abc", 0) == "…"
 
 
 @pytest.mark.parametrize(

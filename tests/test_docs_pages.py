@@ -56,16 +56,6 @@ def test_every_public_name_is_on_the_page_of_python():
     assert sorted(named) == sorted(tk.__all__)
 
 
-def test_the_record_on_its_page_has_the_fields_of_the_code():
-    from tripletkit.model.record import FORMAT_VERSION, ModelRecord
-
-    text = generated_text.record()
-    assert f"Format version {FORMAT_VERSION}." in text
-    for name in ModelRecord.__dataclass_fields__:
-        row = re.search(rf"^\| `{name}` \| (.+?) \| (.+?) \|$", text, flags=re.MULTILINE)
-        assert row, f"{name} has no line, or its docstring says nothing"
-
-
 @pytest.mark.parametrize("page", TEXTS[:3], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     """Sphinx looks at those of the other pages."""

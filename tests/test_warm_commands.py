@@ -8,10 +8,8 @@ from forked_commands import run_watched
 
 from tripletkit import defaults
 
-WARM = (
-    "predict;predict --frozen;neighbors;neighbors --backbone;embed;classify;mine;report;plot;"
-    "collage"
-).split(";")
+WARM = ("predict", "predict --frozen", "neighbors", "neighbors --backbone", "embed", "classify")
+WARM += ("mine", "report", "plot", "collage")
 PRELOADED = "pandas scipy.stats sklearn.decomposition matplotlib.figure onnxruntime".split()
 
 
@@ -41,20 +39,22 @@ def runs(tripletkit, toy_model, toy_competition, tiny_weights, tiny_networks, tm
 
 
 def commands(images, model, competition):
+    calls = {
+        "predict": "predict {test} --model {model} -o p.csv",
+        "predict --frozen": "predict {test} --model {model} --frozen",
+        "neighbors": "neighbors {images} --query {images}/p00.png --model {model}",
+        "neighbors --backbone": "neighbors {images} --query {images}/p00.png --backbone tiny",
+        "embed": "embed {images} -o e.npz --model {model}",
+        "classify": "classify labels.csv {images} --model {model}",
+        "mine": "mine labels.csv {images} -o mined.csv --model {model}",
+        "report": "report {model} -o report.html",
+        "plot": "plot map {model} -o plot.svg",
+        "collage": "collage {test} {images} -o c.png",
+        "cold": "embed {images} -o c.npz --model {model} --cache cold",
+    }
+    places = {"images": images, "model": model, "test": competition.test}
     return {
-        "predict": ["predict", competition.test, "--model", model, "-o", "p.csv"],
-        "predict --frozen": ["predict", competition.test, "--model", model, "--frozen"],
-        "neighbors": ["neighbors", images, "--query", images / "p00.png", "--model", model],
-        "neighbors --backbone": [
-            *("neighbors", images, "--query", images / "p00.png", "--backbone", "tiny"),
-        ],
-        "embed": ["embed", images, "-o", "e.npz", "--model", model],
-        "classify": ["classify", "labels.csv", images, "--model", model],
-        "mine": ["mine", "labels.csv", images, "-o", "mined.csv", "--model", model],
-        "report": ["report", model, "-o", "report.html"],
-        "plot": ["plot", "map", model, "-o", "plot.svg"],
-        "collage": ["collage", competition.test, images, "-o", "c.png"],
-        "cold": ["embed", images, "-o", "c.npz", "--model", model, "--cache", "cold"],
+        name: [word.format(**places) for word in words.split()] for name, words in calls.items()
     }
 
 
