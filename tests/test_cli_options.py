@@ -8,8 +8,6 @@ import pytest
 from click.shell_completion import ShellComplete
 from conftest import COMMANDS, command_line
 
-from tripletkit.cli.parameters import FiniteRange, WholeRange
-
 NUMBERS = [
     pytest.param(command, param, id=f"{name} {max(param.opts, key=len)}")
     for name, command in COMMANDS.items()
@@ -25,9 +23,9 @@ def test_there_are_numbers_to_test():
 @pytest.mark.parametrize(("command", "option"), NUMBERS)
 def test_every_number_has_a_range_that_holds(command, option):
     kind = option.type
-    assert isinstance(kind, WholeRange | FiniteRange)
+    assert type(kind).__module__ == "tripletkit.cli.parameters"
     refused = ["nan", "inf", "-inf", "1_0", "١", "１", "", "x", "99999999999999999999"]
-    if isinstance(kind, WholeRange):
+    if isinstance(kind, click.IntRange):
         assert 0 <= kind.min < kind.max < 2**31
         refused.append("1.5")
     else:

@@ -12,15 +12,25 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
 from browsers import opened_browsers
 from conftest import read_record
-from opened import read_triplets
 from PIL import Image
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.data.triplets import write_triplets
+
+
+def read_triplets(path):
+    return tk.read_judgements(path).triplets
+
+
+def write_triplets(path, names, rows):
+    named = np.array(names, dtype=object)[np.asarray(rows)]
+    pd.DataFrame(named, columns=["a", "b", "c"]).to_csv(path, index=False)
+
 
 # What the images p42.png and so on are called here, so that every row has one of these.
 HOSTILE = [
@@ -54,7 +64,7 @@ def reported(tripletkit, toy_competition, toy_model, tiny_weights, tmp_path_fact
     for old, new in renamed.items():
         (images / old).rename(images / new)
     queries = read_triplets(toy_competition.test)
-    triplets = folder / "queries.txt"
+    triplets = folder / "queries.csv"
     write_triplets(triplets, [renamed.get(name, name) for name in queries.names], queries.rows)
     labels = folder / "labels.csv"
     pd.DataFrame(
@@ -209,11 +219,11 @@ def test_the_headline_leaves_out_what_was_learned_from(
     trained_on, others = map(read_triplets, (toy_competition.train, toy_competition.test))
     shared = trained_on.rows[:30, [0, 2, 1]]
     names = [*others.names, *trained_on.names]
-    write_triplets(tmp_path / "t.txt", names, [*others.rows, *(shared + len(others.names))])
-    text, _ = report(toy_model, "--triplets", tmp_path / "t.txt")
+    write_triplets(tmp_path / "t.csv", names, [*others.rows, *(shared + len(others.names))])
+    text, _ = report(toy_model, "--triplets", tmp_path / "t.csv")
     n_all = len(others) + 30
     assert f"The model learned from 30 of these {n_all:,} triplets" in text
-    assert f"</strong> of {len(others):,} triplets of t.txt" in lead(text)
+    assert f"</strong> of {len(others):,} triplets of t.csv" in lead(text)
 
 
 @pytest.fixture

@@ -1,47 +1,57 @@
 """Collages: what is drawn where, and that names never break them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from tripletkit.reporting.collages import LIGHT, _draw_grid, _Tile, read_thumbnail
+import tripletkit as tk
 
 
-def has_colour(image, colour, box=None):
-    wanted = tuple(bytes.fromhex(colour.removeprefix("#")))
-    return bool((np.asarray(image.crop(box)) == wanted).all(axis=2).any())
+def where_is(image, colour):
+    """Return whether each pixel has a colour."""
+    return (np.asarray(image) == tuple(bytes.fromhex(colour))).all(axis=2)
+
+
+def draw(names, images):
+    triplet = pd.DataFrame([names], columns=["anchor", "positive", "negative"])
+    return tk.collage(triplet, images, rows=False)
 
 
 def test_every_image_is_drawn_in_its_place(toy_images):
-    rows = [[_Tile(toy_images / f"{colour}0.png", ["x"]) for colour in ("red", "blue")]]
-    image = _draw_grid(rows, side_px=100)
-    half = image.width // 2
-    left, right = (0, 0, half, image.height), (half, 0, image.width, image.height)
-    assert has_colour(image, "#ff0000", left) and not has_colour(image, "#0000ff", left)
-    assert has_colour(image, "#0000ff", right) and not has_colour(image, "#ff0000", right)
+    image = draw(["red0.png", "red1.png", "blue0.png"], toy_images)
+    third = image.width // 3
+    red, blue = where_is(image, "ff0000"), where_is(image, "0000ff")
+    assert red[:, :third].any() and red[:, third:-third].any() and not red[:, -third:].any()
+    assert blue[:, -third:].any() and not blue[:, :-third].any()
 
 
-@pytest.mark.parametrize(("is_right", "colour"), [(True, LIGHT.right), (False, LIGHT.wrong)])
-def test_right_and_wrong_have_their_colour_and_sign(toy_images, is_right, colour):
-    path = toy_images / "red0.png"
-    marked = _draw_grid([[_Tile(path, [], is_right)]])
-    assert has_colour(marked, colour)
-    assert not has_colour(_draw_grid([[_Tile(path, [])]]), colour)
+def test_right_and_wrong_neighbors_have_their_colour(toy_model, tiny_backbone, tmp_path):
+    labels = {f"p{number:02}.png": "even" if number % 2 == 0 else "odd" for number in range(60)}
+    for given in (labels, None):
+        drawn = tmp_path / f"{given is None}.png"
+        tk.load(toy_model).neighbors("p03.png", k=30, labels=given, collage=drawn)
+        with Image.open(drawn) as image:
+            marked = [where_is(image, colour).any() for colour in ("0072b2", "d55e00")]
+        assert marked == [given is not None] * 2
 
 
 @pytest.mark.parametrize(
     ("size", "shown"),
     [
-        ((400, 100), (120, 30)),
-        ((4, 8), (60, 120)),
+        ((400, 100), (144, 36)),
+        ((4, 8), (72, 144)),
         # Something is left of a very long image.
-        ((5000, 1), (120, 1)),
-        ((1, 5000), (1, 120)),
+        ((5000, 1), (144, 1)),
+        ((1, 5000), (1, 144)),
     ],
 )
 def test_an_image_keeps_its_shape(tmp_path, size, shown):
-    Image.new("RGB", size, "green").save(tmp_path / "a.png")
-    assert read_thumbnail(tmp_path / "a.png", 120).size == shown
+    Image.new("RGB", size, "#00ff00").save(tmp_path / "a.png")
+    for name in "bc":
+        Image.new("RGB", (9, 9), "red").save(tmp_path / f"{name}.png")
+    rows, columns = np.nonzero(where_is(draw(["a.png", "b.png", "c.png"], tmp_path), "00ff00"))
+    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == shown
 
 
 @pytest.mark.parametrize(
