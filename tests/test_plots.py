@@ -87,7 +87,11 @@ def test_wrong_calls_are_refused_before_any_work(run, labels_file, toy_competiti
         result = run(kind, "-o", tmp_path / "c.svg", "--labels", labels)
         assert result.exit_code == 1
         assert f"expected labels for at least {fewest} of" in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
+    (tmp_path / "empty").mkdir()
+    nothing = ["--images", tmp_path / "empty", "--on-bad-image", "skip"]
+    result = run("distances", "-o", tmp_path / "d.svg", *nothing)
+    assert (result.exit_code, "images that can be read, got none" in result.stderr) == (1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "labels.csv"]
 
 
 @pytest.mark.slow

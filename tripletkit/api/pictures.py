@@ -25,7 +25,7 @@ from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.judgements import TruthLike, read_judgements
 from tripletkit.data.labels import read_labels
 from tripletkit.data.outputs import COLLAGE_FORM, FIGURE_FORM, Outputs, as_one_run
-from tripletkit.errors import LabelFileError, ModelFolderError, SettingsError
+from tripletkit.errors import LabelFileError, ModelFolderError, SettingsError, TripletFileError
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages
 
@@ -269,14 +269,8 @@ def _draw_history(folder: ModelFolder, theme: Any) -> Figure:
 
 def _draw(kind: FigureKind, view: ModelView, projection: str, theme: Any) -> Figure:
     from tripletkit.reporting import figures
+    from tripletkit.reporting.page import FIGURES
 
-    distance, known = view.model.distance, view.is_answered
-    if kind == "distances":
-        return figures.draw_distances(
-            view.to_positive[known], view.to_negative[known], distance, theme
-        )
-    if kind == "margins":
-        return figures.draw_margins(view.margins[known], view.score.by_margin, distance, theme)
     if kind == "map":
         images = view.labelled if view.labels else view.shown
         if not len(images):
@@ -285,10 +279,12 @@ def _draw(kind: FigureKind, view: ModelView, projection: str, theme: Any) -> Fig
         places = figures.project_embeddings(view.embeddings[images], projection)
         paths = [view.paths[image] for image in images]
         return figures.draw_map(places, paths, figures.PROJECTIONS[projection], labels, theme)
-    confusion = view.confuse_labels()
-    if confusion is None:
+    if (drawing := FIGURES[kind](view)) is not None:
+        _, draw, data = drawing
+        return draw(*data, theme=theme)
+    if kind == "confusion":
         raise _no_labels(view, "two")
-    return figures.draw_confusion(confusion.counts, confusion.labels, theme)
+    raise TripletFileError(f"{view.triplets.source}: expected images that can be read, got none")
 
 
 def _no_labels(view: ModelView, fewest: str) -> LabelFileError:

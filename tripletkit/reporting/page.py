@@ -279,6 +279,10 @@ def _confusion(view: ModelView) -> _Drawing | None:
     return text, figures.draw_confusion, (confusion.counts, confusion.labels)
 
 
+# What `tripletkit plot` draws of the answers of a model.
+FIGURES = {"distances": _distances, "margins": _margins, "confusion": _confusion}
+
+
 # What to know before a model is believed, and how it was trained.
 
 # A 95% interval wider than this leaves open whether a model is good or middling.
