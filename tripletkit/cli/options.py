@@ -72,37 +72,26 @@ def votes_option(triplets: str) -> Decorator:
 # Encoders.
 
 
-class _Weights(click.ParamType):
-    """`FILE`, or `NAME=FILE` where NAME is a backbone."""
-
-    name = "weights"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> tuple[str | None, Path]:
-        from tripletkit.features.backbones import BACKBONES
-        from tripletkit.features.onnx_files import is_network_file
-
-        if isinstance(value, tuple):
-            return value
-        backbone, is_named, file = value.partition("=")
-        if not is_named or not (backbone in BACKBONES or is_network_file(backbone)):
-            backbone, file = None, value
-        return backbone, NAMED_FILE.convert(file, param, context)
-
-
-def _gather_weights(
-    _context: click.Context, _option: click.Parameter, given: Sequence[tuple[str | None, Path]]
+def _read_weights(
+    context: click.Context, option: click.Parameter, given: Sequence[str]
 ) -> dict[str | None, Path]:
+    """Return the files of `FILE`, or of `NAME=FILE` where NAME is a backbone, by name."""
+    from tripletkit.features.backbones import BACKBONES
+    from tripletkit.features.onnx_files import is_network_file
+
     weights: dict[str | None, Path] = {}
-    for backbone, file in given:
+    for text in given:
+        name, is_named, file = text.partition("=")
+        is_named = is_named and (name in BACKBONES or is_network_file(name))
+        backbone, file = (name, file) if is_named else (None, text)
+        path = NAMED_FILE.convert(file, option, context)
         if backbone in weights:
-            which = f"of {backbone} " if backbone else ""
+            which = f" of {backbone}" if backbone else ""
             raise click.BadParameter(
-                f"expected one weights file {which}, got {weights[backbone]} and {file}. "
+                f"expected one weights file{which}, got {weights[backbone]} and {path}. "
                 "Say which backbone each is for: NAME=FILE."
             )
-        weights[backbone] = file
+        weights[backbone] = path
     return weights
 
 
@@ -130,9 +119,8 @@ def _read_names(check: str) -> Callable[..., list[str] | None]:
 
 weights_option = click.option(
     "--weights",
-    type=_Weights(),
     multiple=True,
-    callback=_gather_weights,
+    callback=_read_weights,
     metavar="[NAME=]FILE",
     help="Weights file of the backbone, instead of its own ImageNet weights; of several "
     "backbones NAME=FILE, once for each.",
