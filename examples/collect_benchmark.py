@@ -30,17 +30,17 @@ from named_images import vectors_of
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.collecting.asking import REPEAT_SHARE
-from tripletkit.collecting.background import _train_committee
 from tripletkit.collecting.choosing import (
     ANSWER_S,
     CANT_TELL_S,
-    choose_questions,
-    draw_candidates,
-    draw_grids,
-    draw_questions,
-    expect_answers,
-    keep_new,
-    measure_nearness,
+    _choose_questions,
+    _draw_candidates,
+    _draw_grids,
+    _draw_questions,
+    _expect_answers,
+    _keep_new,
+    _measure_nearness,
+    _train_committee,
 )
 from tripletkit.data.triplets import Votes
 from tripletkit.evaluation.distances import triplet_margins
@@ -86,10 +86,10 @@ class Study:
         if place > 1 - 0.70 and self._chosen:
             row = self._chosen.pop(0)
         elif self.way == "alike":
-            row = draw_candidates(self.usable, 9, self.rng, NONE)[0].tolist()
+            row = _draw_candidates(self.usable, 9, self.rng, NONE)[0].tolist()
         else:
             anchor = self.rng.integers(len(self.usable), size=1)
-            drawn, _ = draw_questions(self.features[self.usable], anchor, 1, self.rng)
+            drawn, _ = _draw_questions(self.features[self.usable], anchor, 1, self.rng)
             row = self.usable[drawn[0]].tolist()
         self._ask(row)
 
@@ -107,7 +107,8 @@ class Study:
     def _show_grid(self) -> None:
         self.seconds += GRID_S
         anchors = self.rng.integers(len(self.usable), size=1)
-        images, _ = draw_grids(self.features[self.usable], anchors, defaults.GRID_OF, self.rng)[0]
+        drawn = _draw_grids(self.features[self.usable], anchors, defaults.GRID_OF, self.rng)
+        images, *_ = next(drawn)
         anchor, *shown = self.usable[images].tolist()
         is_alike = self.classes[shown] == self.classes[anchor]
         if not is_alike.any():
@@ -123,30 +124,29 @@ class Study:
         """Train a committee on what was told so far."""
         rows = np.array(self.rows, dtype=np.int32)
         votes = Votes(np.ones(len(rows)), np.zeros(len(rows)))
-        return _train_committee(self.features, rows, votes, seed=self.seed)
+        return _train_committee(self.features, rows, votes, self.seed)
 
     def choose(self, committee) -> None:
         """Choose the next questions by a committee."""
         known = np.array(self.shown, dtype=np.int32)
         if self.way == "alike":
-            candidates = draw_candidates(self.usable, defaults.CHOICE_CANDIDATES, self.rng, known)
+            candidates = _draw_candidates(self.usable, defaults.CHOICE_CANDIDATES, self.rng, known)
             chance = 1.0
         else:
             anchors = self.rng.permutation(len(self.usable))
             n_each = defaults.CHOICE_CANDIDATES // len(anchors)
-            drawn, _ = draw_questions(self.features[self.usable], anchors, n_each, self.rng)
-            candidates = keep_new(self.usable[drawn], known)
+            drawn, _ = _draw_questions(self.features[self.usable], anchors, n_each, self.rng)
+            candidates = _keep_new(self.usable[drawn], known)
             measures = [
-                measure_nearness(self.features, committee, rows) for rows in (known, candidates)
+                _measure_nearness(self.features, committee, rows) for rows in (known, candidates)
             ]
-            chance = expect_answers(measures[0], np.array(self.told), measures[1])
-        self._chosen = choose_questions(
+            chance = _expect_answers(measures[0], np.array(self.told), measures[1])
+        self._chosen = _choose_questions(
             committee,
             candidates,
             defaults.CHOSEN_BATCH,
             "margin",
-            max_per_image=defaults.MAX_PER_IMAGE,
-            answerable=chance,
+            chance,
         ).rows.tolist()
 
 
@@ -192,7 +192,7 @@ def main() -> None:
         rng = np.random.default_rng([seed, 9])
         order = rng.permutation(len(names))
         test, asked = order[: len(names) // 5], order[len(names) // 5 :]
-        rows = test[draw_candidates(np.arange(len(test)), 40 * N_TEST, rng, NONE)]
+        rows = test[_draw_candidates(np.arange(len(test)), 40 * N_TEST, rng, NONE)]
         alike = classes[rows[:, 1:]] == classes[rows[:, :1]]
         rows = np.where(alike[:, :1], rows, rows[:, [0, 2, 1]])
         test_rows = rows[alike[:, 0] != alike[:, 1]][:N_TEST]

@@ -8,34 +8,28 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 import tiny_backbone as tiny
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class CollectServer:
     """The command, started; `links` are what it printed."""
 
-    def __init__(self, images: Path, database: Path, *options: object, port: int | None = None):
-        self.port = port or free_port()
-        self.database = database
-        self.log = database.with_suffix(".log")
+    def __init__(self, images: Path, database: Path, *options: object, port: int = 0):
+        self.database, self.log = database, database.with_suffix(".log")
         command = [sys.executable, tiny.__file__, "collect", images, "--db", database]
-        command += ["--no-browser", "--port", self.port, "--backbone", "tiny"]
+        command += ["--no-browser", "--port", port, "--backbone", "tiny", *options]
         self._out = self.log.open("a")
         self.process = subprocess.Popen(
-            [str(part) for part in [*command, *options]],
+            [*map(str, command)],
             stdout=subprocess.PIPE,
             stderr=self._out,
             text=True,
@@ -47,34 +41,44 @@ class CollectServer:
             assert line, self.log.read_text()
             if found := re.fullmatch(r"(.+?)  +(http://\S+)\n", line):
                 self.links[found[1]] = found[2]
-        self.wait()
-
-    def wait(self) -> None:
-        """Wait until it answers."""
+        self.port = int(re.search(r":(\d+)/", self.links["owner"])[1])
         for _ in range(200):
-            try:
+            with suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/static/icon.svg", timeout=5)
-            except OSError:
-                time.sleep(0.05)
-            else:
                 return
+            time.sleep(0.05)
         raise AssertionError(self.log.read_text())
 
     def kill(self) -> None:
         """End it as a power cut would, the process that trains as well."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
-        self.process.stdout.close()
-        self._out.close()
+        self._close()
 
     def stop(self) -> str:
         """Stop it as Ctrl-C does, and return what it said."""
         self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(20)
-        finally:
-            if self.process.poll() is None:
-                self.kill()
+        self._close()
+        return self.log.read_text()
+
+    def _close(self) -> None:
+        self.process.wait(20)
         self.process.stdout.close()
         self._out.close()
-        return self.log.read_text()
+
+
+@contextmanager
+def opened_servers(images: Path, database: Path) -> Iterator[Callable[..., CollectServer]]:
+    """Yield a function that starts servers on one database; all are stopped at the end."""
+    pytest.importorskip("flask")
+    servers: list[CollectServer] = []
+
+    def serve(*options: object, port: int = 0) -> CollectServer:
+        servers.append(CollectServer(images, database, *options, port=port))
+        return servers[-1]
+
+    try:
+        yield serve
+    finally:
+        for server in servers:
+            if server.process.poll() is None:
+                server.kill()

@@ -7,21 +7,37 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from collected import answer_all, by_label, names_of, start
+from collected import (
+    Drawn,
+    answer_all,
+    by_label,
+    names_of,
+    read_answers_given,
+    rows_of,
+    sent,
+    start,
+)
 
 from tripletkit import TripletkitError
-from tripletkit.collecting import asking as schedule
-from tripletkit.collecting.choosing import Drawn
-from tripletkit.collecting.database import GivenAnswer
-from tripletkit.data.judgement_files import read_answers_given
 
 NAMES = [f"p{n:02}.png" for n in range(30)]
 LABELS = {name: n % 3 for n, name in enumerate(NAMES)}
+ALIKE = 1 / (30 * 29 * 28 / 2)  # the probability of a question where all are alike
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Return a function that makes a database and what asks."""
+
+    def begin(names=NAMES, gold=(), **settings):
+        return start(tmp_path / "j.sqlite", names, gold, **{"n_questions": 60} | settings)
+
+    return begin
 
 
 def screens_of(database, judge=1):
     return database.connection.execute(
-        "SELECT screens.*, questions.how, questions.first FROM screens "
+        "SELECT screens.*, questions.how, questions.first, questions.model FROM screens "
         "LEFT JOIN questions ON questions.id = question WHERE judge = ? ORDER BY screens.id",
         (judge,),
     ).fetchall()
@@ -35,20 +51,8 @@ def add_chosen(database, n, how="disagreement"):
     return database.add_model(100, {}, questions)
 
 
-def test_every_block_has_the_shares():
-    for judge in (1, 2):
-        for block in range(4):
-            numbers = range(block * 20, block * 20 + 20)
-            slots = Counter(schedule._slot_of(0, judge, number) for number in numbers)
-            assert slots[schedule.CHOSEN] == 14
-            assert slots[schedule.BY_CHANCE] == 3
-            assert slots[schedule.REPEAT_OWN] + slots[schedule.REPEAT_OTHER] == 3
-    golden = Counter(schedule._slot_of(0, 1, number, has_gold=True) for number in range(20))
-    assert golden[schedule.GOLD] == 1 and golden[schedule.BY_CHANCE] == 3
-
-
-def test_without_a_model_all_is_random_or_repeated(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=60)
+def test_without_a_model_all_is_random_or_repeated_and_sides_are_balanced(begin):
+    database, asker = begin()
     answer_all(database, asker, "anna", by_label(LABELS))
     screens = screens_of(database)
     assert len(screens) == 60
@@ -62,171 +66,131 @@ def test_without_a_model_all_is_random_or_repeated(tmp_path):
         assert place_of[screen["id"]] - place_of[original["id"]] > 10
     assert len({screen["repeats"] for screen in repeats}) == len(repeats)
     assert asker.screens(1) == []
+    is_left = [json.loads(screen["shown"])[0] == screen["first"] for screen in screens]
+    assert sum(is_left) == 30
+    assert len(set(zip(is_left[::2], is_left[1::2], strict=True))) > 2
+    # Of another judge some questions are the first one's.
+    answer_all(database, asker, "ben", by_label(LABELS))
+    assert Counter(screen["purpose"] for screen in screens_of(database, 2))["overlap"] >= 3
 
 
-def test_chosen_questions_have_their_share_and_the_rest_stays_random(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=100)
+def test_chosen_questions_have_their_share_and_the_rest_stays_random(begin):
+    database, asker = begin(n_questions=100)
     model = add_chosen(database, 200)
     answer_all(database, asker, "anna", by_label(LABELS))
-    how = Counter(screen["how"] for screen in screens_of(database) if screen["purpose"] == "fresh")
-    assert how["disagreement"] == 70
-    rows = database.connection.execute(
-        "SELECT DISTINCT model, expected FROM questions WHERE how = 'disagreement' "
-        "AND id IN (SELECT question FROM screens)"
-    ).fetchall()
-    assert [tuple(row) for row in rows] == [(model, 0.4)]
-    (probability,) = database.connection.execute(
-        "SELECT DISTINCT probability FROM questions WHERE how = 'random'"
-    ).fetchone()
-    assert probability == pytest.approx(1 / (30 * 29 * 28 / 2))
+    screens = screens_of(database)
+    # Of every twenty.
+    for block in range(0, 100, 20):
+        how = Counter(s["how"] for s in screens[block : block + 20] if s["purpose"] == "fresh")
+        assert how["disagreement"] == 14
+    assert {screen["model"] for screen in screens if screen["how"] != "random"} == {model}
+    ((probability,),) = rows_of(
+        database.path, "SELECT DISTINCT probability FROM questions WHERE how = 'random'"
+    )
+    assert probability == pytest.approx(ALIKE)
 
 
-def test_questions_of_an_older_model_are_not_asked(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=20)
+def test_questions_of_an_older_model_are_not_asked(begin):
+    database, asker = begin(n_questions=20)
     add_chosen(database, 50, "margin")
     newer = add_chosen(database, 5)
     answer_all(database, asker, "anna", by_label(LABELS))
-    models = database.connection.execute(
-        "SELECT model FROM questions JOIN screens ON screens.question = questions.id"
-    )
-    found = Counter(model for (model,) in models)
+    found = Counter(screen["model"] for screen in screens_of(database))
     # Five chosen ones, then chance again.
     assert found[newer] == 5
     assert set(found) == {newer, None}
 
 
-def test_overlap_asks_each_question_of_so_many_judges(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=40, overlap=3)
+def test_overlap_asks_each_question_of_so_many_judges(begin):
+    database, asker = begin(n_questions=40, overlap=3)
+
+    def count():
+        query = "SELECT count(DISTINCT judge) FROM screens GROUP BY question"
+        return Counter(n for (n,) in rows_of(database.path, query))
+
     for judge in ("anna", "ben", "carla"):
         answer_all(database, asker, judge, by_label(LABELS))
-    rows = database.connection.execute(
-        "SELECT count(DISTINCT judge) AS n FROM screens GROUP BY question"
-    )
-    n_judges = Counter(n for (n,) in rows)
     # Three are asked each question, and nobody else.
-    assert n_judges[3] >= 30
-    assert max(n_judges) == 3
+    assert count()[3] >= 30 and max(count()) == 3
     answer_all(database, asker, "dora", by_label(LABELS))
-    rows = database.connection.execute(
-        "SELECT count(DISTINCT judge) AS n FROM screens GROUP BY question"
-    )
-    assert max(n for (n,) in rows) == 3
+    assert max(count()) == 3
     for judge in (1, 2, 3):
-        own = Counter(
-            s["question"] for s in screens_of(database, judge) if s["purpose"] != "repeat"
-        )
-        assert max(own.values()) == 1
+        own = [s["question"] for s in screens_of(database, judge) if s["purpose"] != "repeat"]
+        assert max(Counter(own).values()) == 1
 
 
-def test_without_overlap_some_questions_are_another_judges(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=60)
-    for judge in ("anna", "ben"):
-        answer_all(database, asker, judge, by_label(LABELS))
-    purposes = Counter(screen["purpose"] for screen in screens_of(database, 2))
-    assert purposes["overlap"] >= 3 and purposes["repeat"] >= 3
-
-
-def test_gold_is_mixed_in_and_is_no_judgement(tmp_path):
+def test_gold_is_mixed_in_and_is_no_judgement(begin):
     gold = [("p00.png", "p03.png", "p01.png"), ("p01.png", "p04.png", "p02.png")]
-    database, asker = start(tmp_path / "j.sqlite", NAMES, gold, n_questions=40)
+    database, asker = begin(gold=gold, n_questions=40)
     answer_all(database, asker, "anna", by_label(LABELS))
-    golden = [screen for screen in screens_of(database) if screen["how"] == "gold"]
-    assert len(golden) == 2
+    golden = [n for n, screen in enumerate(screens_of(database)) if screen["how"] == "gold"]
+    # One in twenty.
+    assert [number // 20 for number in golden] == [0, 1]
     answers = [a for a in read_answers_given(database.path) if a.how == "gold"]
     assert {answer.triplet for answer in answers} == set(gold)
     # Started again, they are the same two.
-    start(tmp_path / "j.sqlite", NAMES, gold, n_questions=40)
-    (n,) = database.connection.execute(
-        "SELECT count(*) FROM questions WHERE how = 'gold'"
-    ).fetchone()
-    assert n == 2
+    begin(gold=gold)
+    assert rows_of(database.path, "SELECT count(*) FROM questions WHERE how = 'gold'") == [(2,)]
 
 
-def test_left_and_right_are_balanced(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=80)
-    answer_all(database, asker, "anna", by_label(LABELS))
-    is_left = [json.loads(s["shown"])[0] == s["first"] for s in screens_of(database)]
-    assert sum(is_left) == 40
-    assert len(set(zip(is_left[::2], is_left[1::2], strict=True))) > 2
-
-
-def test_images_that_are_gone_are_not_shown(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=30)
+def test_images_that_are_gone_or_left_out_are_not_shown(begin):
+    database, asker = begin(n_questions=30)
     answer_all(database, asker, "anna", by_label(LABELS), n=3)
-    names = dict(database.connection.execute("SELECT name, id FROM images").fetchall())
-    pending = asker.screens(1)[0]
-    kept = [name for name, number in names.items() if number != pending.anchor]
-    _, asker = start(tmp_path / "j.sqlite", kept, n_questions=30)
-    seen = answer_all(database, asker, "anna", by_label(LABELS))
-    assert all(pending.anchor not in (screen.anchor, *screen.shown) for screen in seen)
-
-
-def test_an_image_that_is_left_out_is_asked_about_no_more(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=30)
-    answer_all(database, asker, "anna", by_label(LABELS), n=3)
-    broken = asker.screens(1)[0].anchor
+    names = names_of(database)
+    gone, broken = (screen.anchor for screen in asker.screens(1)[:2])
+    _, asker = begin([name for number, name in names.items() if number != gone], n_questions=30)
     asker.leave_out(broken)
     seen = answer_all(database, asker, "anna", by_label(LABELS))
-    # The ones that showed it are replaced.
+    assert not {gone, broken} & {image for screen in seen for image in screen.images}
+    # The ones that showed them are replaced.
     assert database.n_answers(1) == 30
-    assert seen and all(broken not in (screen.anchor, *screen.shown) for screen in seen)
 
 
-def test_so_many_images_stay_that_there_is_something_to_ask(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES[:4])
+def test_so_many_images_stay_that_there_is_something_to_ask(begin):
+    database, asker = begin(NAMES[:4])
     for number in range(1, 5):
         asker.leave_out(number)
     assert asker.screens(database.add_judge("anna").id)
+    with pytest.raises(TripletkitError, match="at least 3 images"):
+        begin(NAMES[:2])
+    with pytest.raises(TripletkitError, match="at least 9 images"):
+        begin(NAMES[:8], screen="grid", grid_of=8)
 
 
-def test_numbers_tell_nothing_of_names(tmp_path):
-    database, _ = start(tmp_path / "j.sqlite", NAMES)
+def test_numbers_tell_nothing_of_names(begin):
+    database, _ = begin()
     numbers = [database.add_images(NAMES)[name] for name in NAMES]
     assert sorted(numbers) == list(range(1, 31))
     assert numbers != sorted(numbers)
 
 
-def test_too_few_images_are_refused(tmp_path):
-    with pytest.raises(TripletkitError, match="at least 3 images"):
-        start(tmp_path / "a.sqlite", NAMES[:2])
-    with pytest.raises(TripletkitError, match="at least 9 images"):
-        start(tmp_path / "b.sqlite", NAMES[:8], screen="grid", grid_of=8)
-
-
-def test_grids_are_repeated_in_another_order(tmp_path):
-    database, asker = start(
-        tmp_path / "j.sqlite", NAMES, n_questions=60, screen="grid", grid_of=4, grid_pick=1
-    )
+def test_grids_are_repeated_in_another_order(begin):
+    database, asker = begin(screen="grid", grid_of=4, grid_pick=1)
     answer_all(database, asker, "anna", lambda anchor, shown: "neither")
-    screens = screens_of(database)
-    repeats = [screen for screen in screens if screen["repeats"]]
-    assert len(repeats) >= 3
-    by_id = {screen["id"]: screen for screen in screens}
-    shown = [(json.loads(s["shown"]), json.loads(by_id[s["repeats"]]["shown"])) for s in repeats]
-    assert all(sorted(now) == sorted(before) for now, before in shown)
-    assert any(now != before for now, before in shown)
+    shown = {screen["id"]: json.loads(screen["shown"]) for screen in screens_of(database)}
+    pairs = [(shown[s["id"]], shown[s["repeats"]]) for s in screens_of(database) if s["repeats"]]
+    assert len(pairs) >= 3
+    assert all(sorted(now) == sorted(before) for now, before in pairs)
+    assert any(now != before for now, before in pairs)
 
 
-def test_what_was_drawn_is_asked_with_its_probability(tmp_path):
-    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=10)
+def test_what_was_drawn_is_asked_with_its_probability(begin):
+    database, asker = begin()
     asker.drawn.extend([Drawn([1, 2, 99], 0.5), Drawn([1, 2, 3], 0.25), Drawn([4, 5, 6], 0.125)])
     answer_all(database, asker, "anna", by_label(LABELS), n=3)
-    rows = database.connection.execute(
-        "SELECT anchor, first, second, probability FROM questions ORDER BY id LIMIT 3"
-    ).fetchall()
+    query = "SELECT anchor, first, second, probability FROM questions ORDER BY id LIMIT 3"
+    rows = rows_of(database.path, query)
     # Images that are gone are passed over; where nothing is drawn, all questions are alike.
-    assert [tuple(row) for row in rows[:2]] == [(1, 2, 3, 0.25), (4, 5, 6, 0.125)]
-    assert rows[2]["probability"] == pytest.approx(1 / (30 * 29 * 28 / 2))
+    assert rows[:2] == [(1, 2, 3, 0.25), (4, 5, 6, 0.125)]
+    assert rows[2][3] == pytest.approx(ALIKE)
 
 
-def test_pairs_of_a_grid_have_the_probability_of_their_layers(tmp_path):
-    database, asker = start(
-        tmp_path / "j.sqlite", NAMES, n_questions=1, screen="grid", grid_of=4, grid_pick=1
-    )
-    asker.drawn.extend([Drawn([1, 2, 3, 4, 5], near=[2, 3, 4], n_images=30)])
+def test_pairs_of_a_grid_have_the_probability_of_their_layers(begin):
+    database, asker = begin(n_questions=1, screen="grid", grid_of=4, grid_pick=1)
+    layers = {"near": [2, 3, 4], "n_nearest": 12, "n_others": 17}
+    asker.drawn.append(Drawn([1, 2, 3, 4, 5], layers=layers))
     (screen,) = asker.screens(database.add_judge("anna").id)
-    answer = GivenAnswer("client-0001", screen.id, "grid", (0,), 900.0, "mouse")
-    database.add_answer(1, answer)
+    database.add_answer(1, sent(screen.id, side="grid", places=[0]))
     number = {name: n for n, name in names_of(database).items()}
     found = {number[a.triplet[2]]: a.probability * 30 for a in read_answers_given(database.path)}
     # Three of the twelve nearest, and one of the 17 others.

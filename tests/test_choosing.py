@@ -1,28 +1,24 @@
-"""Which questions are chosen: pure functions, checked against what can be worked out by hand."""
+"""Which questions are chosen, by whom, and what the training beside the server says of itself."""
 
 from __future__ import annotations
 
+import json
+import os
+import time
+from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
+from collected import answer_all, by_label, rows_of, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from tripletkit.collecting.choosing import (
-    Committee,
-    _disagreement,
-    choose_questions,
-    draw_candidates,
-    draw_grids,
-    draw_questions,
-    expect_answers,
-    fit_temperature,
-    grid_layers,
-    measure_nearness,
-    question_keys,
-)
+import tripletkit as tk
+from tripletkit import defaults
+from tripletkit.collecting import choosing
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import (
     effective_count,
@@ -30,6 +26,10 @@ from tripletkit.evaluation.intervals import (
     weigh_values,
     wilson_interval,
 )
+
+NAMES = [f"p{n:02}.png" for n in range(40)]
+LABELS = {name: n % 4 for n, name in enumerate(NAMES)}
+NONE = np.empty((0, 3))
 
 
 def classes(n_images, n_classes=5, seed=0, spread=0.6):
@@ -50,22 +50,15 @@ def can_tell(of, rows):
 def test_questions_come_as_often_as_they_are_said_to():
     features, _ = classes(6)
     rng, n_each = np.random.default_rng(1), 20_000
-    rows, probability = draw_questions(features, np.arange(6), n_each, rng)
-    keys, first, counts = np.unique(question_keys(rows), return_index=True, return_counts=True)
+    rows, probability = choosing._draw_questions(features, np.arange(6), n_each, rng)
+    keys = choosing._question_keys(rows)
+    keys, first, counts = np.unique(keys, return_index=True, return_counts=True)
     # Whichever way round, each of the 60 that there are; as often as its probability says.
     assert len(keys) == 60
     assert probability[first].sum() == pytest.approx(1)
     expected = probability[first] * len(rows)
     assert np.sum((counts - expected) ** 2 / expected) < 110  # chi squared, 54 degrees of freedom
     assert 0.49 < np.mean(rows[:, 1] < rows[:, 2]) < 0.51
-
-
-def test_twice_as_many_can_be_answered():
-    features, of = classes(300, n_classes=10)
-    rng = np.random.default_rng(0)
-    rows, _ = draw_questions(features, np.arange(300), 10, rng)
-    alike = draw_candidates(np.arange(300), 3000, rng, np.empty((0, 3)))
-    assert can_tell(of, rows).mean() > 2 * can_tell(of, alike).mean()
 
 
 @pytest.mark.slow
@@ -85,7 +78,7 @@ def test_weighted_accuracy_is_unbiased_and_its_interval_holds():
     truth = is_right(told).mean()
     weighted, plain, held, held_by_images = [], [], [], []
     for _ in range(300):
-        rows, probability = draw_questions(features, rng.permutation(120), 3, rng)
+        rows, probability = choosing._draw_questions(features, rng.permutation(120), 3, rng)
         is_told = can_tell(of, rows)
         rows, weights = rows[is_told], 1 / probability[is_told]
         values = is_right(rows)
@@ -106,31 +99,32 @@ def test_weighted_accuracy_is_unbiased_and_its_interval_holds():
 def test_grids_show_the_nearest_and_some_by_chance():
     features, _ = classes(60)
     rng = np.random.default_rng(0)
-    n_near, n_nearest = grid_layers(60, 8)
-    assert (n_near, n_nearest) == (5, 24)
-    for images, near in draw_grids(features, np.arange(60), 8, rng):
+    for images, near, n_nearest in choosing._draw_grids(features, np.arange(60), 8, rng):
         anchor, *shown = images
-        assert len(set(images)) == 9 and set(near) < set(shown) and len(near) == 5
+        assert len(set(images)) == 9 and set(near) < set(shown)
+        assert (len(near), n_nearest) == (5, 24)
         unit = features / np.linalg.norm(features, axis=1, keepdims=True)
         order = [k for k in np.argsort(-(unit @ unit[anchor]), kind="stable") if k != anchor]
         assert set(near) <= set(order[:24])
         assert not set(shown) - set(near) & set(order[:24])
 
 
-def test_who_can_tell_is_learned_and_saves_time():
+def test_who_can_tell_is_learned_and_saves_time(monkeypatch):
+    monkeypatch.setattr(defaults, "MAX_PER_IMAGE", 9)
     features, of = classes(200, n_classes=8)
     rng = np.random.default_rng(0)
-    rows, _ = draw_questions(features, np.arange(200), 3, rng)
-    committee = Committee([features], "cosine", 0.1)
+    rows, _ = choosing._draw_questions(features, np.arange(200), 3, rng)
+    committee = choosing._Committee([features], "cosine", 0.1)
     told = can_tell(of, rows[:300])
-    measures = measure_nearness(features, committee, rows)
-    chance = expect_answers(measures[:300], told, measures)
+    measures = choosing._measure_nearness(features, committee, rows)
+    chance = choosing._expect_answers(measures[:300], told, measures)
     assert chance[300:][can_tell(of, rows[300:])].mean() > chance[300:].mean() + 0.05
-    plain = choose_questions(committee, rows, 100, "margin", max_per_image=9)
-    timed = choose_questions(committee, rows, 100, "margin", max_per_image=9, answerable=chance)
+    plain = choosing._choose_questions(committee, rows, 100, "margin")
+    timed = choosing._choose_questions(committee, rows, 100, "margin", chance)
     assert can_tell(of, timed.rows).mean() > 1.5 * can_tell(of, plain.rows).mean()
     # With too few answers of a kind all questions are alike.
-    assert expect_answers(np.zeros((9, 4)), np.arange(9) < 5, np.zeros((2, 4))) == 5 / 9
+    few = choosing._expect_answers(np.zeros((9, 4)), np.arange(9) < 5, np.zeros((2, 4)))
+    assert few == 5 / 9
 
 
 @settings(max_examples=50)
@@ -138,52 +132,43 @@ def test_who_can_tell_is_learned_and_saves_time():
 def test_candidates_are_new_and_distinct(n_images, n_candidates, seed):
     rng = np.random.default_rng(seed)
     usable = np.sort(rng.permutation(2 * n_images)[:n_images])
-    asked = draw_candidates(usable, 5, rng, np.empty((0, 3)))
-    rows = draw_candidates(usable, n_candidates, rng, asked[:, [0, 2, 1]])
+    asked = choosing._draw_candidates(usable, 5, rng, NONE)
+    rows = choosing._draw_candidates(usable, n_candidates, rng, asked[:, [0, 2, 1]])
     assert len(rows) <= n_candidates
     assert np.isin(rows, usable).all()
     assert all(len(set(row)) == 3 for row in rows.tolist())
-    keys = question_keys(np.concatenate([asked, rows]))
+    keys = choosing._question_keys(np.concatenate([asked, rows]))
     assert len(set(keys.tolist())) == len(keys)
-
-
-def test_disagreement_by_hand():
-    expected = np.array([[0.9, 0.5], [0.1, 0.5]])
-    entropy = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
-    np.testing.assert_allclose(_disagreement(expected), [np.log(2) - entropy, 0], atol=1e-12)
-
-
-@given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=2, max_size=6))
-def test_disagreement_is_between_nothing_and_a_bit(chances):
-    found = _disagreement(np.array(chances))
-    assert (found >= 0).all() and (found <= np.log(2) + 1e-9).all()
 
 
 def line(*places):
     return np.array(places, dtype=np.float32)[:, None]
 
 
-def test_margin_takes_the_closest_calls_and_no_image_too_often():
+def test_margin_takes_the_closest_calls_and_no_image_too_often(monkeypatch):
     # Image 0 is the anchor; 1 and 2 are equally far, 1 and 3 nearly so.
-    committee = Committee([line(0, 1, -1, 1.1, 5)], "l2", 1.0)
+    committee = choosing._Committee([line(0, 1, -1, 1.1, 5)], "l2", 1.0)
     candidates = np.array([[0, 1, 4], [0, 1, 3], [0, 1, 2], [0, 3, 4]])
-    choice = choose_questions(committee, candidates, 4, "margin", max_per_image=9)
+    spread = choosing._choose_questions(committee, candidates, 4, "margin")
+    assert spread.rows.tolist() == [[0, 1, 2], [0, 1, 3]]
+    monkeypatch.setattr(defaults, "MAX_PER_IMAGE", 9)
+    choice = choosing._choose_questions(committee, candidates, 4, "margin")
     assert choice.rows.tolist() == [[0, 1, 2], [0, 1, 3], [0, 3, 4], [0, 1, 4]]
     # Nothing is known of a close call: ln 2 nats, in 2.3 s.
     assert choice.scores[0] == pytest.approx(np.log(2) / 2.3)
     assert choice.expected[0] == pytest.approx(0.5)
-    spread = choose_questions(committee, candidates, 4, "margin", max_per_image=2)
-    assert spread.rows.tolist() == [[0, 1, 2], [0, 1, 3]]
 
 
 def test_disagreement_passes_over_what_all_members_find_close():
     # All find 1 and 2 equally far; about 3 and 4 each is sure, and they contradict each other.
-    committee = Committee([line(0, 1, -1, 1, 3), line(0, 1, -1, 3, 1)], "l2", 0.5)
+    committee = choosing._Committee([line(0, 1, -1, 1, 3), line(0, 1, -1, 3, 1)], "l2", 0.5)
     candidates = np.array([[0, 1, 2], [0, 3, 4]])
-    choice = choose_questions(committee, candidates, 1, "disagreement")
+    choice = choosing._choose_questions(committee, candidates, 1, "disagreement")
     assert choice.rows.tolist() == [[0, 3, 4]]
-    assert choice.scores[0] > 0.3 / 2.3
-    margin = choose_questions(committee, candidates, 1, "margin")
+    chances = expit(np.array([2.0, -2.0]) / 0.5)
+    entropy = -(chances * np.log(chances) + (1 - chances) * np.log(1 - chances)).mean()
+    assert choice.scores[0] == pytest.approx((np.log(2) - entropy) / 2.3)
+    margin = choosing._choose_questions(committee, candidates, 1, "margin")
     assert margin.rows.tolist() == [[0, 1, 2]]
 
 
@@ -191,7 +176,198 @@ def test_temperature_is_found_again():
     rng = np.random.default_rng(0)
     margins = np.abs(rng.normal(0, 1, 4000))
     is_right = (rng.random(4000) < expit(margins / 0.4)).astype(float)
-    assert fit_temperature(margins, is_right) == pytest.approx(0.4, rel=0.15)
+    assert choosing._fit_temperature(margins, is_right) == pytest.approx(0.4, rel=0.15)
     # The same, told as margins towards what was chosen.
     signed = np.where(is_right == 1, margins, -margins)
-    assert fit_temperature(signed, np.ones(4000)) == pytest.approx(0.4, rel=0.15)
+    assert choosing._fit_temperature(signed, np.ones(4000)) == pytest.approx(0.4, rel=0.15)
+
+
+def make_features(progress=None, n_images=40) -> np.ndarray:
+    """Features that tell the four classes apart, if one looks at the right ones."""
+    features = np.random.default_rng(0).normal(0, 1.0, (n_images, 24))
+    features[np.arange(n_images), np.arange(n_images) % 4] += 2.5
+    return features.astype(np.float32)
+
+
+def fail(progress) -> np.ndarray:
+    raise RuntimeError("no weights at hand")
+
+
+def die(progress) -> np.ndarray:
+    os._exit(9)
+
+
+def follow(*points, n_more):
+    curve = [dict(zip(("n_questions", "accuracy"), each, strict=True)) for each in points]
+    return choosing._extrapolate(curve, n_more)
+
+
+def test_the_error_falls_by_the_power_that_it_fell_by():
+    # Halved when the answers were quadrupled: a power of a half.
+    assert follow((100, 0.6), (400, 0.8), n_more=1200) == pytest.approx(0.9)
+    # What rises is not taken to rise for ever, and what never errs has no power.
+    assert follow((100, 0.8), (400, 0.7), n_more=200) == pytest.approx(0.7)
+    assert follow((100, 0.8), (400, 1.0), n_more=200) is None
+    assert follow((100, 0.8), n_more=200) is None
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=2, max_size=3), st.integers(1, 10_000))
+def test_more_answers_never_make_it_worse(accuracies, n_more):
+    found = follow(*zip((50, 100, 200), accuracies, strict=False), n_more=n_more)
+    assert accuracies[-1] - 1e-9 <= found < 1
+
+
+def task_of(database, names, way="margin"):
+    numbers = database.add_images(names)
+    return choosing._Task(Path(database.path), numbers, make_features, way, 0, 200)
+
+
+def test_the_curve_asks_the_random_share_alone_and_never_what_was_learned(monkeypatch):
+    n = 120
+    rows = np.stack([np.random.default_rng(n).permutation(9)[:3] for n in range(n)])
+    is_random = np.arange(n) % 2 == 0
+    judgements = replace(
+        tk.read_judgements(tk.Triplets(list("abcdefghi"), rows, np.arange(n), "f")),
+        is_random=is_random,
+        weights=np.where(is_random, 1.0, 0.0),
+    )
+    learned = []
+    embeddings = np.random.default_rng(0).normal(size=(9, 3))
+
+    class Votes:
+        def take(self, places):
+            learned.append(set(places.tolist()))
+
+    committee = choosing._Committee([embeddings], "l2", 1.0)
+    monkeypatch.setattr(choosing, "_train_committee", lambda *given: committee)
+    points = choosing._measure_curve(judgements, rows, Votes(), None, 0)
+    assert [len(rows) for rows in learned] == [25, 50, 100] * 3
+    left_out = [set(range(n)) - rows for rows in learned[2::3]]
+    assert sorted(set.union(*left_out)) == np.flatnonzero(is_random).tolist()
+    assert sum(map(len, left_out)) == 60
+    assert [p["n_questions"] for p in points] == [25, 50, 100]
+    margins = triplet_margins(embeddings, rows[is_random], "l2")
+    assert points[-1]["accuracy"] == pytest.approx(np.mean(margins > 0))
+
+
+@pytest.fixture
+def collected(tmp_path):
+    return start(tmp_path / "j.sqlite", NAMES, n_questions=400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["margin", "disagreement"])
+def test_it_chooses_what_it_is_unsure_of(collected, way):
+    database, asker = collected
+    answer_all(database, asker, "anna", by_label(LABELS), n=20)
+    task, features = task_of(database, NAMES, way), make_features()
+    # Too small a random share says nothing.
+    assert set(choosing._measure_model(task, features, 20)) == {"n_random"}
+    answer_all(database, asker, "anna", by_label(LABELS), n=100)
+    found = choosing._choose_next(task, features, 120)
+    questions = found["questions"]
+    if way == "disagreement":
+        # The same answers, the same choice.
+        assert choosing._choose_next(task, features, 120)["questions"] == questions
+    # No image more than twice.
+    assert len(questions) <= 40 * 2 // 3
+    used = [image for q in questions for image in q["images"]]
+    assert max(np.bincount(used)) <= 2
+    assert {q["how"] for q in questions} == {way}
+    assert np.mean([abs(q["expected"] - 0.5) for q in questions]) < 0.4
+    scores = [q["score"] for q in questions]
+    assert scores == sorted(scores, reverse=True)
+    about = found["about"] | choosing._measure_model(task, features, 120)
+    assert about["n_random"] == int(tk.read_judgements(database.path).decided().is_random.sum())
+    assert len(about["curve"]) == 3
+    json.dumps(about)
+    model = database.add_model(120, about, questions)
+    answer_all(database, asker, "anna", by_label(LABELS), n=30)
+    models = rows_of(
+        database.path,
+        "SELECT DISTINCT questions.model FROM screens JOIN questions ON questions.id = question "
+        "WHERE how = ?",
+        way,
+    )
+    assert models == [(model,)]
+
+
+def test_what_was_shown_is_not_chosen_whatever_was_said(tmp_path, monkeypatch):
+    # Most of the 30 possible questions are shown, and most cannot be told.
+    names = NAMES[:5]
+    database, asker = start(tmp_path / "j.sqlite", names, n_questions=28)
+    answer_all(database, asker, "anna", by_label(dict(zip(names, "aabcd", strict=True))))
+    asker.screens(database.add_judge("ben").id)
+    members = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    committee = choosing._Committee(list(members), "l2", 0.1)
+    monkeypatch.setattr(choosing, "_train_committee", lambda *given, **more: committee)
+    monkeypatch.setattr(defaults, "MAX_PER_IMAGE", 99)
+    monkeypatch.setattr(choosing, "_FEWEST_ANSWERS", 1)
+    found = choosing._choose_next(task_of(database, names), make_features(n_images=5), 28)
+    chosen = [q["images"] for q in found["questions"]]
+    shown = rows_of(
+        database.path,
+        "SELECT anchor, first, second FROM questions WHERE id IN (SELECT question FROM screens)",
+    )
+    keys = {*choosing._question_keys(np.array(chosen)).tolist()}
+    assert keys and not keys & {*choosing._question_keys(np.array(shown)).tolist()}
+
+
+def wait_for(condition, timeout_s=120):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def train(collected):
+    """Return a function that starts the training beside a server."""
+    database, asker = collected
+    trainers = []
+
+    def train(make):
+        trainer = choosing.BackgroundTrainer(asker, database.add_images(NAMES), make, "margin")
+        trainer.start()
+        trainers.append(trainer)
+        return trainer
+
+    yield train
+    for trainer in trainers:
+        trainer.stop()
+        assert not trainer._process.is_alive()
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_model_comes_while_answers_go_on(collected, train, monkeypatch):
+    monkeypatch.setattr(defaults, "FIRST_RANDOM", 60)
+    monkeypatch.setattr(choosing, "_RETRAIN_EVERY", 40)
+    database, asker = collected
+    train(make_features)
+    answer_all(database, asker, "anna", by_label(LABELS), n=59)
+    time.sleep(2)
+    assert database.last_model() is None
+    answer_all(database, asker, "anna", by_label(LABELS), n=5)
+    wait_for(lambda: database.last_model() is not None)
+    # Judges are asked by it at once; what it is worth comes later.
+    wait_for(lambda: "n_random" in json.loads(database.last_model()["about"]))
+    assert database.last_model()["n_answers"] == 64
+    answer_all(database, asker, "anna", by_label(LABELS), n=40)
+    wait_for(lambda: database.last_model()["id"] == 2)
+    assert database.last_model()["n_answers"] == 104
+    assert len(asker.drawn) > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("make", "said"), [(fail, "no weights at hand"), (die, "its process ended")]
+)
+def test_without_it_questions_are_random_and_that_is_said(collected, train, make, said, caplog):
+    database, asker = collected
+    trainer = train(make)
+    wait_for(lambda: "drawn at random" in trainer.status["text"])
+    assert said in trainer.status["text"]
+    assert said in caplog.text
+    assert len(answer_all(database, asker, "anna", by_label(LABELS), n=5)) == 5

@@ -1,32 +1,26 @@
-"""The pages as a hostile or clumsy visitor sees them: secrets, paths, sizes, headers, names."""
+"""The pages, by HTTP: what they hold and ask, and what a hostile or clumsy visitor gets."""
 
 from __future__ import annotations
 
-import dataclasses
+import hmac
 import html
 import io
 import json
 import logging
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
-from collected import answer_all, by_label, start
+from collected import read_answers_given, rows_of
 from PIL import Image
 
-from tripletkit import TripletkitError
-from tripletkit.collecting import serving
-from tripletkit.collecting.pages import Site, make_app
-from tripletkit.collecting.serving import (
-    MAX_BODY_BYTES,
-    SIZES_PX,
-    ScaledImages,
-    scale_image,
-)
-from tripletkit.collecting.study import Study, read_study, render_markdown
-from tripletkit.data.judgement_files import read_answers_given
+import tripletkit as tk
 
-INSTRUCTIONS = "Look *well*. <script>alert(1)</script>"
 SECRET_NAME = "secret-dress-of-anna"
+WORDS = Path(tk.__file__).parent / "collecting" / "words"
+MAX_BODY_BYTES = 16_384
+TOKEN = re.compile(r'name="form_token" value="(\w+)"|data-form-token="(\w+)"')
 
 
 @pytest.fixture
@@ -35,138 +29,184 @@ def folder(tmp_path):
     path = tmp_path / "images"
     path.mkdir()
     for number in range(12):
-        image = Image.new("RGB", (1600, 1200), (20 * number, 90, 200))
+        size = (1600, 1200) if number == 0 else (80, 60)
+        image = Image.new("RGB", size, (20 * number, 90, 200))
         exif = Image.Exif()
         if number == 0:
             exif[0x0112] = 6  # turned by a quarter
             exif[0x010F] = "CameraOfAnna"
-        image.save(path / f"{SECRET_NAME}-{number}.jpg", exif=exif)
+        image.save(path / f"{SECRET_NAME}-{number:02}.jpg", exif=exif)
     return path
 
 
-@pytest.fixture
-def site(folder, tmp_path):
-    names = sorted(path.name for path in folder.iterdir())
-    database, asker = start(tmp_path / "j.sqlite", names, n_questions=20)
-    numbers = database.add_images(names)
-    images = ScaledImages({number: folder / name for name, number in numbers.items()})
-    return Site(database, asker, images, Study(instructions=INSTRUCTIONS))
-
-
-@pytest.fixture
-def app(site):
-    return make_app(site)
-
-
-@pytest.fixture
-def anna(app, site):
-    return Visitor(app, site, "anna")
-
-
 class Visitor:
-    """A judge's browser."""
+    """A browser, and what it does as the judge of a number."""
 
-    def __init__(self, app, site, name):
-        self.judge = site.database.add_judge(name)
-        self.client = app.test_client()
-        assert self.client.get(f"/j/{self.judge.token}").status_code == 303
-        self.token = serving.form_token(site.database.key, self.judge.token)
+    def __init__(self, app, address=None, number=1):
+        self.client, self.number = app.test_client(), number
+        if address is not None:
+            assert self.get(address).status_code == 303
 
-    def post(self, path, body, token=None, **options):
-        headers = {"X-Form-Token": self.token if token is None else token}
-        return self.client.post(path, json=body, headers=headers, **options)
+    def get(self, path, **options):
+        return self.client.get(path, **options)
+
+    def page(self, name="", **options):
+        """Return a page of the judge, or of an address that begins with a slash."""
+        path = name if name.startswith("/") else f"/judge/{self.number}/{name}"
+        return said(self.get(path, **options))
+
+    def token(self, name="ask"):
+        """Return what a page wants back, if there is one."""
+        found = TOKEN.search(self.page(name))
+        return found and (found[1] or found[2])
 
     def state(self):
-        page = all_text(self.client.get("/judge/1/ask"))
-        return json.loads(html.unescape(re.search(r'data-state="([^"]*)"', page)[1]))
+        return json.loads(html.unescape(re.search(r'data-state="([^"]*)"', self.page("ask"))[1]))
 
-    def answer(self, **changes):
-        screen = self.state()["screens"][0]["id"]
-        body = {"client_id": "client-0001", "screen": screen, "side": "left", "places": []}
-        return self.post(
-            "/judge/1/answer", body | {"response_ms": 800.5, "method": "mouse"} | changes
-        )
+    def post(self, name, body, token=None):
+        headers = {"X-Form-Token": self.token() or "" if token is None else token}
+        return self.client.post(f"/judge/{self.number}/{name}", json=body, headers=headers)
+
+    def answer(self, number=1, token=None, **changes):
+        screen = changes.get("screen") or self.state()["screens"][0]["id"]
+        body = {"client_id": f"client-{number:04}", "side": "left", "places": []}
+        body |= {"screen": screen, "response_ms": 800.5, "method": "mouse"}
+        return self.post("answer", body | changes, token)
+
+    def answer_all(self, n=99, **changes):
+        for number in range(n):
+            if self.get(f"/judge/{self.number}/ask").status_code != 200:
+                return
+            assert self.answer(100 * self.number + number, **changes).status_code == 200
 
 
-def all_text(response):
+class Site:
+    """A collection and its application; `paths` are its links without the address."""
+
+    def __init__(self, collection, url=""):
+        self.collection, self.app = collection, collection.wsgi()
+        links = collection.links.items()
+        self.paths = {name: "/" + link.removeprefix(url).lstrip("/") for name, link in links}
+
+    def visit(self, name="anna"):
+        return Visitor(self.app, self.paths[name], 1 + [*self.paths].index(name))
+
+    def stranger(self):
+        return Visitor(self.app)
+
+    def rows(self, query):
+        return rows_of(self.collection.database, query)
+
+    def press(self, path, token=None, client=None, **fields):
+        """Press a button of the owner's page."""
+        owner = self.visit("owner")
+        token = owner.token("/owner") if token is None else token
+        return (client or owner.client).post(path, data={"form_token": token, **fields})
+
+
+def said(response):
     return response.get_data(as_text=True)
 
 
-def test_the_link_becomes_a_cookie_and_the_address_keeps_no_secret(app, site):
-    judge = site.database.add_judge("anna")
-    client = app.test_client()
-    response = client.get(f"/j/{judge.token}")
+@pytest.fixture
+def open_site(folder, tmp_path, monkeypatch):
+    """Return a function that opens a collection by what `study.toml` says; nothing is trained."""
+    for name in ("start", "stop"):
+        trainer = "tripletkit.collecting.choosing.BackgroundTrainer"
+        monkeypatch.setattr(f"{trainer}.{name}", lambda self: None)
+    opened = []
+
+    def open_site(study="", judge=("anna", "ben"), url="", **settings):
+        (tmp_path / "study.toml").write_text(study)
+        settings = {"questions": 20, "port": None, "judge": judge, "url": url} | settings
+        opened.append(tk.collect(folder, tmp_path / "j.sqlite", **settings))
+        return Site(opened[-1], url)
+
+    yield open_site
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def site(open_site):
+    harm = "[x](javascript:alert(1)) ![i](http://a.example/i.png) <img src=x onerror=alert(1)>"
+    return open_site(f'instructions = "Look *well*. <script>alert(1)</script> {harm}"')
+
+
+@pytest.fixture
+def anna(site):
+    return site.visit()
+
+
+def test_the_link_becomes_a_cookie_and_the_address_keeps_no_secret(site):
+    client, link = site.app.test_client(), site.paths["anna"]
+    response = client.get(link)
     assert (response.status_code, response.headers["Location"]) == (303, "/judge/1/")
     cookie = response.headers["Set-Cookie"]
     assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
-    page = all_text(client.get("/judge/1/ask"))
-    assert judge.token not in page
+    assert link.rpartition("/")[2] not in said(client.get("/judge/1/ask"))
     # The instructions show the link, to be kept.
-    assert f"/j/{judge.token}" in all_text(client.get("/judge/1/"))
+    assert link in said(client.get("/judge/1/"))
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/judge/1/", "/judge/1/ask", "/judge/1/done", "/owner", "/image/1/small"],
-)
-def test_without_a_secret_there_is_nothing_to_see(app, path):
-    response = app.test_client().get(path)
-    assert response.status_code == 403
-    assert SECRET_NAME not in all_text(response)
-
-
-@pytest.mark.parametrize("path", ["/j/{}", "/join/{}", "/owner/{}"])
-@pytest.mark.parametrize("token", ["x", "", "é", "%ff", "a" * 5000])
-def test_a_guessed_secret_opens_nothing(app, site, path, token):
-    site.database.add_judge("anna")
-    response = app.test_client().get(path.format(token))
-    assert response.status_code == 404
-    assert "Set-Cookie" not in response.headers
-
-
-def test_a_judge_is_no_owner_and_an_owner_no_judge(app, site, anna):
-    assert anna.client.get("/owner").status_code == 403
-    assert anna.client.get(f"/owner/{anna.judge.token}").status_code == 404
-    owner = app.test_client()
-    assert owner.get(f"/owner/{site.database.owner_token}").status_code == 303
+def test_without_the_right_secret_there_is_nothing_to_see(site, anna):
+    owner = site.visit("owner")
+    judges = ["/judge/1/", "/judge/1/ask", "/judge/1/done", "/image/1/small"]
+    owners = ["/owner", "/owner/answers.csv"]
+    for visitor, paths in ((site.stranger(), judges + owners), (anna, owners), (owner, judges)):
+        for path in paths:
+            response = visitor.get(path)
+            assert response.status_code == 403
+            assert SECRET_NAME not in said(response)
     assert owner.get("/owner").status_code == 200
-    assert owner.get("/judge/1/ask").status_code == 403
+    for path in ("/j/", "/join/", "/owner/"):
+        for token in ("x", "", "é", "%ff", "a" * 5000, site.paths["anna"][3:][::-1]):
+            response = site.stranger().get(path + token)
+            assert response.status_code == 404
+            assert "Set-Cookie" not in response.headers
 
 
-def test_every_token_is_compared_in_constant_time(app, site, anna, monkeypatch):
+def test_a_collection_has_one_server(site, open_site):
+    with pytest.raises(tk.TripletkitError, match="another server"):
+        open_site()
+    # Closed, it lets another have the database.
+    site.collection.close()
+    assert open_site().paths["anna"] == site.paths["anna"]
+
+
+def test_every_token_is_compared_in_constant_time(site, anna, monkeypatch):
     compared = []
-    original = serving.hmac.compare_digest
+    original = hmac.compare_digest
 
     def compare(given, expected):
-        compared.append(expected)
+        compared.append(expected.decode())
         return original(given, expected)
 
-    ben = site.database.add_judge("ben")
-    monkeypatch.setattr(serving.hmac, "compare_digest", compare)
-    app.test_client().get(f"/j/{anna.judge.token}")
-    # All judges, those after the right one as well.
-    assert compared == [anna.judge.token.encode(), ben.token.encode()]
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    links = {name: path.rpartition("/")[2] for name, path in site.paths.items()}
+    form_token = anna.token()
+    for act, expected in (
+        # All judges, those after the right one as well.
+        (lambda: site.stranger().get(site.paths["anna"]), [links["anna"], links["ben"]]),
+        (lambda: anna.get("/judge/1/ask"), [links["anna"]]),
+        (lambda: anna.answer(token=form_token, screen=1), [links["anna"], form_token]),
+        (lambda: site.stranger().get("/owner/guess"), [links["owner"]]),
+    ):
+        compared.clear()
+        act()
+        assert compared == expected
     compared.clear()
-    anna.state()
-    assert compared == [anna.judge.token.encode()]
-    compared.clear()
-    anna.answer()
-    assert serving.form_token(site.database.key, anna.judge.token).encode() in compared
-    compared.clear()
-    app.test_client().get("/owner/guess")
-    app.test_client().get("/join/guess")
-    assert compared == [site.database.owner_token.encode(), site.database.open_token.encode()]
+    site.stranger().get("/join/guess")
+    assert len(compared) == 1
 
 
-def test_an_answer_from_elsewhere_is_refused(app, site, anna):
-    ben = Visitor(app, site, "ben")
-    for token in ("", "x", ben.token, anna.judge.token):
-        response = anna.post("/judge/1/answer", {}, token=token)
-        assert response.status_code == 403
-        assert anna.post("/judge/1/undo", {"undo_id": "undo-0001"}, token=token).status_code == 403
+def test_an_answer_from_elsewhere_is_refused(site, anna):
+    for token in ("", "x", site.visit("ben").token(), site.paths["anna"][3:]):
+        assert anna.post("answer", {}, token).status_code == 403
+        assert anna.post("undo", {"undo_id": "undo-0001"}, token).status_code == 403
     form = {"side": "left", "screen": "1", "client_id": "client-0001"}
     assert anna.client.post("/judge/1/answer", data=form).status_code == 403
-    assert site.database.n_answers() == 0
+    assert len(site.collection) == 0
 
 
 def test_an_answer_is_kept_and_sent_twice_is_one(site, anna):
@@ -174,101 +214,76 @@ def test_an_answer_is_kept_and_sent_twice_is_one(site, anna):
     assert first.status_code == 200
     assert first.get_json()["is_new"] is True
     assert first.get_json()["done"] == 1
-    screen = site.database.connection.execute("SELECT screen FROM answers").fetchone()[0]
+    ((screen,),) = site.rows("SELECT screen FROM answers")
     again = anna.answer(screen=screen)
     assert again.status_code == 200
     assert again.get_json()["is_new"] is False
-    other = anna.answer(screen=screen, client_id="client-0002", side="right")
+    other = anna.answer(2, screen=screen, side="right")
     assert other.status_code == 409
     assert other.get_json()["screens"][0]["id"] != screen
-    assert site.database.n_answers() == 1
+    assert len(site.collection) == 1
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"client_id": "short"},
-        {"client_id": "x" * 65},
-        {"client_id": "bad id with blanks"},
-        {"client_id": 12345678},
-        {"screen": "1"},
-        {"screen": 1.5},
-        {"screen": True},
-        {"screen": -1},
-        {"screen": 2**70},
-        {"side": "up"},
-        {"side": None},
-        {"side": ["left"]},
-        {"places": "0"},
-        {"places": ["0"]},
-        {"places": [0] * 100},
-        {"response_ms": -1},
-        {"response_ms": 1e12},
-        {"response_ms": float("nan")},
-        {"response_ms": float("inf")},
-        {"response_ms": "5"},
-        {"response_ms": True},
-        {"method": "telepathy"},
-        {"method": {}},
+def test_an_answer_is_read_strictly(site, anna):
+    token = anna.token()
+    for wrong in (
+        *({"client_id": value} for value in ("short", "x" * 65, "bad id with blanks", 12345678)),
+        *({"screen": value} for value in ("1", 1.5, True, -1, 2**70)),
+        *({"side": value} for value in ("up", None, ["left"])),
+        *({"places": value} for value in ("0", ["0"], [0] * 100)),
+        *({"response_ms": value} for value in (-1, 1e12, float("nan"), float("inf"), "5", True)),
+        *({"method": value} for value in ("telepathy", {})),
         {"extra": 1},
-    ],
-)
-def test_an_answer_is_read_strictly(site, anna, changes):
-    response = anna.answer(**changes)
-    assert response.status_code == 400
-    assert site.database.n_answers() == 0
+    ):
+        assert anna.answer(token=token, **({"screen": 1} | wrong)).status_code == 400, wrong
+    assert len(site.collection) == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b'{"a": NaN}', b"\xff", b"[" * 9000])
 def test_what_is_no_answer_is_refused(site, anna, body):
-    response = anna.client.post(
-        "/judge/1/answer",
-        data=body,
-        headers={"X-Form-Token": anna.token, "Content-Type": "application/json"},
-    )
-    assert response.status_code == 400
+    headers = {"X-Form-Token": anna.token()}
     for place in ("/judge/1/answer", "/judge/1/undo"):
-        not_json = anna.client.post(place, data=body, headers={"X-Form-Token": anna.token})
-        assert not_json.status_code in (303, 400)
-    assert site.database.n_answers() == 0
+        as_json = headers | {"Content-Type": "application/json"}
+        assert anna.client.post(place, data=body, headers=as_json).status_code == 400
+        assert anna.client.post(place, data=body, headers=headers).status_code == 400
+    assert len(site.collection) == 0
 
 
 def test_uploads_are_bounded(anna):
-    response = anna.answer(client_id="x" * (MAX_BODY_BYTES + 1))
-    assert response.status_code == 413
+    assert anna.answer(client_id="x" * (MAX_BODY_BYTES + 1)).status_code == 413
     form = anna.client.post("/judge/1/answer", data={"form_token": "x" * (MAX_BODY_BYTES + 1)})
     assert form.status_code == 413
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_there_is_no_way_to_another_file(anna):
+    for path in (
         "/image/../../etc/passwd",
         "/image/%2e%2e%2f%2e%2e%2fetc%2fpasswd/small",
-        f"/image/{SECRET_NAME}-0.jpg/small",
+        f"/image/{SECRET_NAME}-00.jpg/small",
         "/image/-1/small",
         "/image/0/small",
         "/image/13/small",
         "/image/1/huge",
         "/image/1/../../j.sqlite",
         "/image/99999999999999999999999/small",
-        "/static/../app.py",
-        "/static/%2e%2e/app.py",
+        "/static/../pages.py",
+        "/static/%2e%2e/pages.py",
         "/static/..%2f..%2fdefaults.py",
         "/static/%2fetc%2fpasswd",
-    ],
-)
-def test_there_is_no_way_to_another_file(anna, path):
-    response = anna.client.get(path, follow_redirects=True)
-    assert response.status_code == 404
-    assert b"root:" not in response.data and b"import" not in response.data
+    ):
+        response = anna.get(path, follow_redirects=True)
+        assert response.status_code == 404, path
+        assert b"root:" not in response.data and b"import" not in response.data
+
+
+def number_of(site, name):
+    return dict(site.rows("SELECT name, id FROM images"))[f"{SECRET_NAME}-{name}.jpg"]
 
 
 @pytest.mark.slow
-def test_images_are_scaled_upright_and_without_their_story(site, anna, folder):
-    number = site.database.add_images([f"{SECRET_NAME}-0.jpg"])[f"{SECRET_NAME}-0.jpg"]
-    for size, px in SIZES_PX.items():
-        response = anna.client.get(f"/image/{number}/{size}")
+def test_images_are_scaled_upright_and_without_their_story(site, anna):
+    for size, px in {"small": 360, "medium": 720, "large": 1280}.items():
+        response = anna.get(f"/image/{number_of(site, '00')}/{size}")
         assert response.status_code == 200
         with Image.open(io.BytesIO(response.data)) as image:
             # 1600 by 1200, turned by a quarter.
@@ -276,59 +291,54 @@ def test_images_are_scaled_upright_and_without_their_story(site, anna, folder):
             assert not dict(image.getexif())
         assert b"CameraOfAnna" not in response.data
     assert "private" in response.headers["Cache-Control"]
+    # A tiny one keeps its pixels.
+    tiny = anna.get(f"/image/{number_of(site, '03')}/small")
+    with Image.open(io.BytesIO(tiny.data)) as image:
+        assert (image.format, image.size) == ("PNG", (80, 60))
 
 
-def test_images_of_two_studies_at_one_port_are_not_taken_for_one_another(site, anna):
-    page = all_text(anna.client.get("/judge/1/ask"))
-    addresses = re.findall(r'/image/\d+/\w*[^ "]*', page)
-    assert len(addresses) > 9 and all(site.database.id in address for address in addresses)
-    assert anna.client.get(addresses[-1]).status_code == 200
-
-
-def test_a_tiny_image_keeps_its_pixels(tmp_path):
-    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "tiny.png")
-    with Image.open(io.BytesIO(scale_image(tmp_path / "tiny.png", 360))) as image:
-        assert (image.format, image.size, image.getpixel((3, 3))) == ("PNG", (8, 8), (1, 2, 3))
-
-
-def test_a_broken_image_is_not_found_and_told(site, anna, folder, caplog):
-    number = site.database.add_images([f"{SECRET_NAME}-3.jpg"])[f"{SECRET_NAME}-3.jpg"]
-    (folder / f"{SECRET_NAME}-3.jpg").write_bytes(b"\xff\xd8 broken")
+def test_a_broken_image_is_not_found_and_told_and_asked_about_no_more(site, anna, folder, caplog):
+    number = number_of(site, "03")
+    (folder / f"{SECRET_NAME}-03.jpg").write_bytes(b"\xff\xd8 broken")
     with caplog.at_level(logging.WARNING, logger="tripletkit"):
-        response = anna.client.get(f"/image/{number}/small")
+        response = anna.get(f"/image/{number}/small")
     assert response.status_code == 404
-    assert SECRET_NAME not in all_text(response)
+    assert SECRET_NAME not in said(response)
     assert "cannot be read" in caplog.text
-    for screen in site.asker.all_screens(1):
-        assert number not in (screen.anchor, *screen.shown)
+    for place in range(20):
+        screens = anna.state()["screens"]
+        assert all(number not in (screen["anchor"], *screen["shown"]) for screen in screens)
+        anna.answer(place)
 
 
-def test_no_page_shows_a_name_a_path_or_anothers_answer(app, site, anna, folder):
-    names = {name: n % 3 for n, name in enumerate(sorted(p.name for p in folder.iterdir()))}
-    answer_all(site.database, site.asker, "ben", by_label(names), n=8)
+def test_no_page_shows_a_name_a_path_or_anothers_answer(site, anna, folder):
+    site.visit("ben").answer_all(8)
     anna.answer()
-    pages = [all_text(anna.client.get(path)) for path in ("/judge/1/", "/judge/1/ask")]
-    pages.append(all_text(anna.answer(client_id="client-0002")))
-    owner = app.test_client()
-    owner.get(f"/owner/{site.database.owner_token}")
-    for page in [*pages, all_text(owner.get("/owner"))]:
+    pages = [anna.page(), anna.page("ask"), said(anna.answer(2))]
+    for page in [*pages, site.visit("owner").page("/owner")]:
         assert SECRET_NAME not in page
         assert str(folder) not in page and "j.sqlite" not in page
     for page in pages:
         assert "ben" not in page
         assert "random" not in page and "repeat" not in page
+    # Images of two studies at one port are not taken for one another.
+    addresses = re.findall(r'/image/\d+/\w*[^ "]*', pages[1])
+    ((study,),) = site.rows("SELECT value FROM meta WHERE key = 'database'")
+    assert len(addresses) > 9 and all(study in address for address in addresses)
+    assert anna.get(addresses[-1]).status_code == 200
 
 
 @pytest.mark.slow
-def test_headers_of_every_kind_of_reply(app, site, anna):
+def test_every_reply_keeps_to_itself_and_brings_nothing_from_elsewhere(site, anna):
     for response in (
-        anna.client.get("/judge/1/"),
-        anna.client.get("/judge/1/ask"),
+        anna.get("/judge/1/"),
+        anna.get("/judge/1/ask"),
         anna.answer(),
-        anna.client.get("/image/1/small"),
-        anna.client.get("/static/collect.js"),
-        app.test_client().get("/nothing"),
-        anna.client.get("/owner"),
+        anna.get("/image/1/small"),
+        anna.get("/static/collect.js"),
+        site.stranger().get("/nothing"),
+        site.stranger().get("/judge/1/ask"),
+        site.visit("owner").get("/owner"),
     ):
         policy = response.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy and "script-src 'self'" in policy
@@ -337,233 +347,296 @@ def test_headers_of_every_kind_of_reply(app, site, anna):
         assert response.headers["Referrer-Policy"] == "no-referrer"
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers.getlist("Content-Security-Policy") == [policy]
-    assert anna.client.get("/judge/1/ask").headers["Cache-Control"] == "no-store"
+        if response.mimetype == "text/html":
+            page = said(response)
+            assert response.headers["Cache-Control"] == "no-store"
+            assert not re.search(r"<script(?![^>]* src=)", page)
+            assert not re.search(r"<style|<[^>]*\s(style|on\w+)=", page)
+            for address in re.findall(r'(?:src|href|action)="([^"]*)"', page):
+                assert address.startswith("/") and not address.startswith("//")
 
 
-def test_pages_have_no_script_or_style_of_their_own_and_nothing_from_elsewhere(app, site, anna):
-    owner = app.test_client()
-    owner.get(f"/owner/{site.database.owner_token}")
-    for page in (
-        all_text(anna.client.get("/judge/1/")),
-        all_text(anna.client.get("/judge/1/ask")),
-        all_text(owner.get("/owner")),
-        all_text(app.test_client().get("/judge/1/ask")),
-    ):
-        assert not re.search(r"<script(?![^>]* src=)", page)
-        assert not re.search(r"<style|\sstyle=|\son\w+=", page)
-        for address in re.findall(r'(?:src|href|action)="([^"]*)"', page):
-            assert address.startswith("/") and not address.startswith("//")
-
-
-def test_no_secret_is_logged(app, site, anna, caplog):
+def test_no_secret_is_logged(site, anna, caplog):
     with caplog.at_level(logging.DEBUG):
-        app.test_client().get(f"/j/{anna.judge.token}")
-        app.test_client().get(f"/owner/{site.database.owner_token}")
-        app.test_client().get("/j/wrong")
+        site.visit()
+        site.visit("owner")
+        site.stranger().get("/j/wrong")
         anna.answer()
-    for secret in (anna.judge.token, site.database.owner_token, anna.token):
+    for secret in (*(path.rpartition("/")[2] for path in site.paths.values()), anna.token()):
         assert secret not in caplog.text
 
 
 def test_instructions_can_do_no_harm(anna):
-    page = all_text(anna.client.get("/judge/1/"))
+    page = anna.page()
     assert "Look <em>well</em>." in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    rendered = render_markdown(
-        "[x](javascript:alert(1)) ![i](http://a.example/i.png) <img src=x onerror=alert(1)>"
-    )
-    assert "<img" not in rendered
-    assert 'href="javascript' not in rendered
+    assert page.count("<img") == 0 and 'href="javascript' not in page
 
 
-def test_a_study_is_bounded_text_of_known_keys(tmp_path):
-    path = tmp_path / "study.toml"
-    path.write_bytes(b'\xef\xbb\xbfinstructions = "# Look"')
-    assert read_study(path).instructions == "# Look"
-    for data, said in (
-        (b"\xff\xfe", "UTF-8"),
-        (b"instructions", "expected TOML"),
-        (b'colour = "red"', "got colour"),
-        (b"quota = 0", "quota: expected a number from 1 on"),
-        (b'quota = "many"', "quota: expected a number from 1 on"),
-        (b'practice = [["a", "b", "b"]]', "practice: expected a list of"),
-        (b'link = "javascript:alert(1)"', "link: expected an address"),
-        (b'language = "xx"', "expected one of en, de, es, fr"),
-    ):
-        path.write_bytes(data)
-        with pytest.raises(TripletkitError, match=said):
-            read_study(path)
+def join(site, name, token=None):
+    client, address = site.app.test_client(), site.paths["everybody"]
+    given = TOKEN.search(said(client.get(address)))[1] if token is None else token
+    return client, client.post(address, data={"name": name, "form_token": given})
 
 
-def join(app, site, name, token=None):
-    client = app.test_client()
-    form_token = serving.form_token(site.database.key, site.database.open_token)
-    form = {"name": name, "form_token": form_token if token is None else token}
-    return client, client.post(f"/join/{site.database.open_token}", data=form)
+@pytest.fixture
+def everybody(open_site):
+    return open_site(judge=())
 
 
-def test_who_joins_gives_a_name(app, site):
-    client, response = join(app, site, "  Anna   Maria ")
+def judges_of(site):
+    return [name for (name,) in site.rows("SELECT name FROM judges ORDER BY id")]
+
+
+def test_who_joins_gives_a_name(everybody):
+    client, response = join(everybody, "  Anna   Maria ")
     assert response.status_code == 303
-    assert "Hello Anna Maria" in all_text(client.get("/judge/1/"))
-    _, elsewhere = join(app, site, "anna", token="")
+    assert "Hello Anna Maria" in said(client.get("/judge/1/"))
+    _, elsewhere = join(everybody, "anna", token="")
     assert elsewhere.status_code == 403
-    _, taken = join(app, site, "anna maria")
+    _, taken = join(everybody, "anna maria")
     assert taken.status_code == 200
-    assert "taken" in all_text(taken)
+    assert "taken" in said(taken)
     assert "Set-Cookie" not in taken.headers
     hostile = "<b>&\"'{{ 7 * 7 }}"
-    client, response = join(app, site, hostile)
+    client, response = join(everybody, hostile)
     assert response.status_code == 303
-    assert html.escape(hostile).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in all_text(
+    assert html.escape(hostile).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in said(
         client.get("/judge/2/")
     )
+    for name in ("", "   ", "x" * 41, "a\x00b", "a\u202eb", "\u200b"):
+        assert "A name has 1 to 40 letters" in said(join(everybody, name)[1])
+    assert judges_of(everybody) == ["Anna Maria", hostile]
 
 
-def test_the_common_link_knows_who_comes_back(app, site):
-    client, _ = join(app, site, "Anna")
-    address = f"/join/{site.database.open_token}"
-    assert "Go on as Anna" in all_text(client.get(address))
-    form_token = serving.form_token(site.database.key, site.database.open_token)
+def test_the_common_link_knows_who_comes_back(everybody):
+    client, _ = join(everybody, "Anna")
+    page = said(client.get(everybody.paths["everybody"]))
+    assert "Go on as Anna" in page
     # The same name in the same browser is the same person; another name is another.
-    again = client.post(address, data={"name": "Anna", "form_token": form_token})
-    assert again.headers["Location"] == "/judge/1/"
-    other = client.post(address, data={"name": "Ben", "form_token": form_token})
-    assert other.headers["Location"] == "/judge/2/"
-    assert [judge.name for judge in site.database.judges()] == ["Anna", "Ben"]
+    for name, number in (("Anna", 1), ("Ben", 2)):
+        form = {"name": name, "form_token": TOKEN.search(page)[1]}
+        again = client.post(everybody.paths["everybody"], data=form)
+        assert again.headers["Location"] == f"/judge/{number}/"
+    assert judges_of(everybody) == ["Anna", "Ben"]
     # Each has pages of their own in the same browser.
-    for number, name in ((1, "Anna"), (2, "Ben")):
-        page = all_text(client.get(f"/judge/{number}/ask"))
-        screen = int(re.search(r'name="screen" value="(\d+)"', page)[1])
-        assert f">{name}</a>" in page
-        token = re.search(r'data-form-token="(\w+)"', page)[1]
-        body = {"client_id": f"client-000{number}", "screen": screen, "side": "left", "places": []}
-        body |= {"response_ms": 800, "method": "mouse"}
-        headers = {"X-Form-Token": token}
-        assert client.post(f"/judge/{number}/answer", json=body, headers=headers).status_code == 200
-        assert site.database.n_answers(number) == 1
+    both = [Visitor(everybody.app, number=number) for number in (1, 2)]
+    both[0].client = both[1].client = client
+    for judge, name in zip(both, ("Anna", "Ben"), strict=True):
+        assert f">{name}</a>" in judge.page("ask")
+        assert judge.answer(judge.number).status_code == 200
         # The page of the one does not answer for the other.
-        wrong = client.post(f"/judge/{3 - number}/answer", json=body, headers=headers)
-        assert wrong.status_code == 403
+        assert both[2 - judge.number].answer(token=judge.token()).status_code == 403
+    assert everybody.rows("SELECT judge FROM answers ORDER BY id") == [(1,), (2,)]
 
 
-def test_a_mistyped_link_says_what_it_is(app):
-    page = all_text(app.test_client().get("/j/abc"))
-    assert "No study has this link" in page
-
-
-def test_who_is_paused_or_revoked_cannot_answer(app, site, anna):
-    site.database.change_judge(anna.judge.id, state="paused")
-    assert "paused" in all_text(anna.client.get("/judge/1/ask"))
-    assert anna.post("/judge/1/answer", {}).status_code == 403
-    site.database.change_judge(anna.judge.id, state="revoked")
-    assert anna.client.get("/judge/1/").status_code == 403
-    assert anna.client.get("/image/1/small").status_code == 403
-    assert "withdrawn" in all_text(app.test_client().get(f"/j/{anna.judge.token}"))
-
-
-def test_the_owner_adds_pauses_revokes_leaves_out_and_ends(app, site, anna):
+def test_the_owner_adds_pauses_revokes_leaves_out_and_ends(site, anna):
     anna.answer()
-    owner = app.test_client()
-    owner.get(f"/owner/{site.database.owner_token}")
-    token = serving.form_token(site.database.key, site.database.owner_token)
-
-    def press(path, **fields):
-        return owner.post(path, data={"form_token": token, **fields})
-
-    page = all_text(owner.get("/owner"))
-    assert f"/j/{anna.judge.token}" in page and "<svg" in page and "Revoke the link" in page
-    assert press("/owner/judges", name=" Ben ").status_code == 303
-    assert "taken" in all_text(press("/owner/judges", name="ben"))
-    states = [("pause", "paused"), ("go-on", "active"), ("revoke", "revoked")]
-    for change, state in states:
-        assert press(f"/owner/judges/2/{change}").status_code == 303
-        assert site.database.judges()[1].state == state
-    assert press("/owner/judges/2/anything").status_code == 404
+    owner = site.visit("owner")
+    page = owner.page("/owner")
+    assert site.paths["anna"] in page and "<svg" in page and "Revoke the link" in page
+    assert site.press("/owner/judges", name=" Cleo ").status_code == 303
+    assert "taken" in said(site.press("/owner/judges", name="cleo"))
     table = owner.get("/owner/answers.csv")
     assert table.headers["Content-Disposition"].endswith("answers.csv")
-    assert all_text(table).splitlines()[1].startswith("anna,")
-    press("/owner/judges/1/leave-out")
-    assert read_answers_given(site.database.path) == []
-    assert "answers left out" in all_text(owner.get("/owner"))
-    press("/owner/end")
-    assert anna.client.get("/judge/1/ask").headers["Location"] == "/judge/1/done"
-    press("/owner/go-on")
-    assert anna.client.get("/judge/1/ask").status_code == 200
+    assert said(table).splitlines()[1].startswith("anna,")
+    assert site.press("/owner/judges/1/anything").status_code == 404
+    site.press("/owner/judges/1/leave-out")
+    assert read_answers_given(site.collection.database) == []
+    assert "answers left out" in owner.page("/owner")
+    site.press("/owner/judges/1/pause")
+    assert "paused" in anna.page("ask")
+    assert anna.post("answer", {}).status_code == 403
+    site.press("/owner/judges/1/go-on")
+    site.press("/owner/end")
+    assert anna.get("/judge/1/ask").headers["Location"] == "/judge/1/done"
+    site.press("/owner/go-on")
+    assert anna.get("/judge/1/ask").status_code == 200
+    site.press("/owner/judges/1/revoke")
+    assert anna.get("/judge/1/").status_code == anna.get("/image/1/small").status_code == 403
+    assert "withdrawn" in site.stranger().page(site.paths["anna"])
+    assert "No study has this link" in site.stranger().page("/j/abc")
 
 
-def test_only_the_owners_page_changes_judges(app, site, anna):
-    token = serving.form_token(site.database.key, site.database.owner_token)
-    owner = app.test_client()
-    owner.get(f"/owner/{site.database.owner_token}")
-    for client, given in ((owner, "wrong"), (anna.client, token), (app.test_client(), token)):
+def test_only_the_owners_page_changes_judges(site, anna):
+    for client, token in (
+        (None, "wrong"),
+        (anna.client, None),
+        (anna.client, anna.token()),
+        (site.app.test_client(), None),
+    ):
         for path in ("/owner/judges", "/owner/judges/1/revoke", "/owner/end"):
-            assert client.post(path, data={"form_token": given, "name": "x"}).status_code == 403
-    assert [(j.name, j.state) for j in site.database.judges()] == [("anna", "active")]
-    assert anna.client.get("/owner/answers.csv").status_code == 403
+            assert site.press(path, token, client, name="x").status_code == 403
+    assert site.rows("SELECT name, state FROM judges") == [("anna", "active"), ("ben", "active")]
+    assert site.rows("SELECT * FROM meta WHERE key = 'ended'") == []
 
 
-@pytest.mark.parametrize("name", ["", "   ", "x" * 41, "a\x00b", "a\u202eb", "\u200b"])
-def test_other_names_are_refused(app, site, name):
-    _, response = join(app, site, name)
-    assert "A name has 1 to 40 letters" in all_text(response)
-    assert site.database.judges() == []
+def test_the_end_says_thanks_and_can_be_taken_back(anna):
+    token = anna.token()
 
+    def undo(number):
+        return anna.post("undo", {"undo_id": f"undo-{number:04}"}, token).get_json()
 
-def test_undo_by_the_page(site, anna):
-    assert anna.post("/judge/1/undo", {"undo_id": "undo-0001"}).get_json()["undone"] is False
-    anna.answer()
-    reply = anna.post("/judge/1/undo", {"undo_id": "undo-0002"}).get_json()
+    assert undo(1)["undone"] is False
+    # 19 left, 9 seconds each.
+    kept = anna.answer(response_ms=8700).get_json()
+    assert kept["progress"] == "1 of 20, about 3 min left"
+    reply = undo(2)
     assert (reply["undone"], reply["done"], reply["can_undo"]) == (True, 0, False)
     for body in ({}, {"undo_id": 5}, {"undo_id": "undo-0003", "x": 1}, []):
-        assert anna.post("/judge/1/undo", body).status_code == 400
-
-
-def test_the_end_says_thanks_and_can_be_taken_back(site, anna):
-    for number in range(20):
-        state = anna.answer(client_id=f"client-{number:04}").get_json()
-    assert state["screens"] == []
-    assert anna.client.get("/judge/1/ask").headers["Location"] == "/judge/1/done"
-    assert "Thank you, anna" in all_text(anna.client.get("/judge/1/done"))
-    form = {"form_token": anna.token, "undo_id": "undo-0001"}
+        assert anna.post("undo", body).status_code == 400
+    anna.answer_all()
+    assert anna.get("/judge/1/ask").headers["Location"] == "/judge/1/done"
+    assert "Thank you, anna" in anna.page("done")
+    form = {"form_token": token, "undo_id": "undo-0004"}
     assert anna.client.post("/judge/1/undo", data=form).headers["Location"] == "/judge/1/ask"
-    assert anna.client.get("/judge/1/done").headers["Location"] == "/judge/1/ask"
-
-
-def test_progress_and_pause(site, anna):
-    site.study = dataclasses.replace(site.study, pause_every=2)
-    replies = [
-        anna.answer(client_id=f"client-{n:04}", response_ms=8700).get_json() for n in range(2)
-    ]
-    assert [reply["pause_due"] for reply in replies] == [False, True]
-    # 18 left, 9 seconds each.
-    assert replies[-1]["progress"] == "2 of 20, about 3 min left"
+    assert anna.get("/judge/1/done").headers["Location"] == "/judge/1/ask"
 
 
 @pytest.mark.slow
-def test_owner_sees_judges_curve_and_hardest(app, site, folder):
-    names = {name: n % 2 for n, name in enumerate(sorted(p.name for p in folder.iterdir()))}
-    # Every question goes to all three: whether they overlap is not left to chance.
-    site.asker.settings = dataclasses.replace(site.asker.settings, overlap=3)
-    for judge in ("anna", "ben"):
-        answer_all(site.database, site.asker, judge, by_label(names))
-    answer_all(site.database, site.asker, "<carla>", lambda a, s: "left", response_ms=100)
+def test_the_owner_sees_judges_and_what_more_would_bring(open_site):
+    # Every question goes to both: whether they overlap is not left to chance.
+    site = open_site("stop_points = 20.0", judge=("anna", "<carla>"), overlap=2)
+    site.visit().answer_all()
+    carla = site.visit("<carla>")
+    carla.answer_all(response_ms=100)
     points = [
         {"n_questions": n, "accuracy": a, "low": a - 0.1, "high": min(a + 0.1, 1)}
         for n, a in ((10, 0.6), (20, 0.7), (40, 0.8))
     ]
     about = {"curve": points, "n_random": 40, "more": 200, "after_more": 0.9}
-    about["hardest"] = [{"anchor": 1, "chosen": 2, "other": 3, "margin": -0.5, "votes": [2.0, 0.5]}]
-    site.database.add_model(40, about, [])
-    site.status["text"] = "A model is being trained."
-    owner = app.test_client()
-    owner.get(f"/owner/{site.database.owner_token}")
-    page = all_text(owner.get("/owner"))
-    assert "60 answers" in page
-    assert "&lt;carla&gt;" in page
-    assert "20 of 20 answers took less than 0.5 s" in page
-    assert "Krippendorff" in page
-    assert "Another 200 would bring it to about <strong>90.0%</strong>" in page
-    assert ">2 to 0.5<" in page
-    assert "A model is being trained." in page
-    assert owner.get("/image/1/small").status_code == 200
+    site.collection._collected.add_model(40, about, [])
+    owner = site.visit("owner")
+    page = owner.page("/owner")
+    for text in (
+        "40 answers",
+        "&lt;carla&gt;",
+        "20 of 20 answers took less than 0.5 s",
+        "Krippendorff",
+        '40</td><td class="number">80.0%</td><td class="number">70.0% to 90.0%</td>',
+        "Another 200 would bring it to about <strong>90.0%</strong>",
+        "That is less than 20.0 points: it is enough",
+        "Features of the images are being computed.",
+    ):
+        assert text in page, text
+    # Judges alone see images.
+    assert owner.get("/image/1/small").status_code == 403
+
+
+def words_of(language):
+    return tomllib.loads((WORDS / f"{language}.toml").read_text())
+
+
+@pytest.mark.parametrize("language", ["en", "de", "es", "fr"])
+def test_every_language_says_everything(open_site, language):
+    words, english = words_of(language), words_of("en")
+    assert set(words) == set(english)
+    for key, text in words.items():
+        assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", english[key]))
+        if language != "en":
+            assert text != english[key] or key in {"zoom", "name", "pause", "image_n"}, key
+    anna = open_site(f'language = "{language}"').visit()
+    page = anna.page("ask")
+    assert f'<html lang="{language}">' in page and words["cant_tell"] in page
+    assert words["left"] in page and words["in_the_middle"] in page
+    assert words["no_such_link"] in anna.page("/j/wrong")
+
+
+def test_words_of_ones_own_are_whole(open_site, tmp_path):
+    source, own = (WORDS / "en.toml").read_text(), tmp_path / "words-it.toml"
+    study = 'language = "words-it.toml"'
+    for spoil, text in (("{done} of", "{finished} of"), ('left = "Left"\n', "")):
+        own.write_text(source.replace(spoil, text))
+        with pytest.raises(tk.TripletkitError, match="expected the keys of the English words"):
+            open_site(study)
+    own.write_text(source.replace('lang = "en"', 'lang = "it"'))
+    assert '<html lang="it">' in open_site(study).visit().page()
+
+
+def test_nobody_answers_before_they_have_agreed(open_site):
+    site = open_site('consent = "Your answers are **kept**. <script>"')
+    anna = site.visit()
+    page = anna.page()
+    assert "Your answers are <strong>kept</strong>. &lt;script&gt;" in page
+    assert 'type="checkbox" name="agree"' in page
+    assert anna.get("/judge/1/ask").headers["Location"] == "/judge/1/"
+    form = {"form_token": anna.token("/judge/1/")}
+    assert anna.answer(token=form["form_token"], screen=1).status_code == 403
+    for wrong, code in ((form, 400), ({"agree": "yes"}, 403)):
+        assert anna.client.post("/judge/1/agree", data=wrong).status_code == code
+    assert anna.client.post("/judge/1/agree", data=form | {"agree": "yes"}).status_code == 303
+    assert anna.answer().status_code == 200
+    ((about,),) = site.rows("SELECT about FROM judges WHERE id = 1")
+    assert json.loads(about)["consent"]["at"].startswith("20")
+    # To another text they have not agreed.
+    site.collection.close()
+    anna = open_site('consent = "Something else."').visit()
+    assert anna.get("/judge/1/ask").headers["Location"] == "/judge/1/"
+
+
+def test_practice_comes_first_says_what_is_right_and_counts_for_nothing(open_site):
+    named = [f"{SECRET_NAME}-{n:02}" for n in range(6)]
+    rows = [[named[0], named[3], named[1], "Both are round."], [named[1], named[4], named[2]]]
+    site = open_site(f"practice = {json.dumps(rows)}", questions=8)
+    names, anna = dict(site.rows("SELECT id, name FROM images")), site.visit()
+    state = anna.state()
+    assert state["progress"] == "Practice 1 of 2"
+    assert [screen["practice"] for screen in state["screens"]] == [True, True, False, False]
+    # Right first, then wrong.
+    for number, row in enumerate(rows):
+        screen = state["screens"][0]
+        assert names[screen["anchor"]] == f"{row[0]}.jpg"
+        right = "left" if names[screen["shown"][0]] == f"{row[1]}.jpg" else "right"
+        wrong = {"left": "right", "right": "left"}[right]
+        state = anna.answer(number, side=wrong if number else right).get_json()
+        text = f"Here the answer is “{right.capitalize()}”." if number else "Right. Both are round."
+        assert state["feedback"] == text
+        assert state["can_undo"] and state["done"] == 0
+    assert state["progress"].startswith("0 of 8")
+    assert len(site.collection) == 0
+    assert read_answers_given(site.collection.database) == []
+    anna.answer_all()
+    assert len(site.collection) == 8
+
+
+def test_who_comes_from_prolific_has_no_name_to_give(open_site):
+    link = "https://app.prolific.com/submissions/complete"
+    site = open_site(f'code = "C1X2"\nlink = "{link}?cc={{code}}&s={{SESSION_ID}}"', judge=())
+    address = f"{site.paths['everybody']}?PROLIFIC_PID=5f1a&STUDY_ID=s1&SESSION_ID=e77"
+    address += "&hitId=%3Cb%3E&other=1&assignmentId=" + "x" * 41  # odd ones are left out
+    visitor = site.stranger()
+    page = visitor.page(address)
+    assert "What is your name" not in page and "Hello 5f1a" in page
+    form = {"form_token": TOKEN.search(page)[1]}
+    assert visitor.client.post(address, data=form).headers["Location"] == "/judge/1/"
+    ((name, about),) = site.rows("SELECT name, about FROM judges")
+    expected = {"PROLIFIC_PID": "5f1a", "STUDY_ID": "s1", "SESSION_ID": "e77"}
+    assert (name, json.loads(about)["parameters"]) == ("5f1a", expected)
+    # In another browser the same session is the same person, and another one is not.
+    other = site.app.test_client()
+    assert other.post(address, data=form).headers["Location"] == "/judge/1/"
+    stranger = site.app.test_client()
+    refused = stranger.post(address.replace("e77", "x"), data=form)
+    assert "is taken" in said(refused) and "Set-Cookie" not in refused.headers
+    visitor.answer_all()
+    page = visitor.page("done")
+    assert "C1X2" in page
+    assert f'href="{link}?cc=C1X2&amp;s=e77"' in page
+
+
+@pytest.mark.parametrize("prefix", ["/study", ""])
+def test_behind_a_proxy_links_and_cookies_are_those_of_its_address(open_site, prefix):
+    url = "https://museum.example/study/"
+    site = open_site(url=url)
+    browser, path = site.app.test_client(), site.paths["anna"]
+    # What a visitor says of the host is not believed, whether or not the proxy leaves the prefix.
+    lies = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "http", "Host": "evil.example"}
+    entered = browser.get(f"{prefix}{path}", headers=lies)
+    assert entered.headers["Location"] == "/study/judge/1/"
+    cookie = entered.headers["Set-Cookie"]
+    assert "Secure" in cookie and "Path=/study" in cookie
+    name, value = cookie.partition(";")[0].split("=")
+    page = said(browser.get("/study/judge/1/", headers=lies | {"Cookie": f"{name}={value}"}))
+    assert f"https://museum.example/study{path}" in page and "evil" not in page
+    for address in re.findall(r'(?:src|href|action)="(/[^"]*)"', page):
+        assert address.startswith("/study/")

@@ -6,39 +6,18 @@ Whatever happens, each answer that the page was told is kept is in the database 
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from contextlib import ExitStack, closing, contextmanager
 
 import pytest
-import tiny_backbone as tiny
 from browsers import opened_browsers
-from collect_server import CollectServer
+from collect_server import opened_servers
+from collected import read_answers_given, rows_of
 from PIL import Image
 
-from tripletkit import defaults
-from tripletkit.data.judgement_files import read_answers_given
-from tripletkit.data.judgements import read_judgements
+import tripletkit as tk
 
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
-
-
-@contextmanager
-def opened_servers(images, database):
-    """Yield a function that starts servers on one database; all are stopped at the end."""
-    pytest.importorskip("flask")
-    servers = []
-
-    def serve(*options, port=None):
-        servers.append(CollectServer(images, database, *options, port=port))
-        return servers[-1]
-
-    try:
-        yield serve
-    finally:
-        for server in servers:
-            if server.process.poll() is None:
-                server.kill()
 
 
 @pytest.fixture
@@ -48,25 +27,23 @@ def browse(tmp_path_factory):
 
 
 @pytest.fixture
+def opened(serve, browse):
+    """A server, and the page of its one judge."""
+    server = serve("--judge", "anna", "-n", 10)
+    return server, Page(browse(), server.links["anna"])
+
+
+@pytest.fixture
 def serve(toy_competition, tiny_backbone, tmp_path):
-    with opened_servers(toy_competition.images, tmp_path / "judgements.sqlite") as serve:
+    with opened_servers(toy_competition.images, tmp_path / "j.sqlite") as serve:
         yield serve
 
 
-@pytest.fixture(scope="module")
-def looks(toy_competition, tiny_weights, tiny_networks, tmp_path_factory):
-    """A browser that is only looked at, and the judge's link of a server of each kind."""
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        driver = stack.enter_context(opened_browsers(tmp_path_factory))()
-        patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
-        patch.setenv(defaults.CACHE_VARIABLE, str(tiny_networks.parent))
-        links = {}
-        for kind in ("question", "grid"):
-            database = tmp_path_factory.mktemp(kind) / "judgements.sqlite"
-            serve = stack.enter_context(opened_servers(toy_competition.images, database))
-            server = serve("--judge", "anna", "-n", 10, "--screen", kind)
-            links[kind] = server.links["anna"]
-        yield driver, links
+def wait_until(condition, say=str):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain: {say()!r}"
+        time.sleep(0.02)
 
 
 class Page:
@@ -81,23 +58,14 @@ class Page:
     def run(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
 
-    def wait_until(self, condition, timeout_s=60):
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            if value := condition():
-                return value
-            time.sleep(0.02)
-        raise AssertionError(f"waited in vain; the page says {self.said()!r}")
-
-    def is_ready(self):
-        """Return whether an answer can be given."""
-        return self.run(
-            "const undecided = document.getElementById('neither');"
-            "return Boolean(undecided) && undecided.ariaDisabled === 'false'"
-        )
+    def wait_until(self, condition):
+        wait_until(condition, self.said)
 
     def wait_ready(self):
-        self.wait_until(self.is_ready)
+        """Wait until an answer can be given."""
+        undecided = "const undecided = document.getElementById('neither');"
+        is_ready = f"{undecided} return undecided && undecided.ariaDisabled === 'false'"
+        self.wait_until(lambda: self.run(is_ready))
 
     def done(self):
         """Return how many answers the page counts; None on a page without a question."""
@@ -160,31 +128,29 @@ class Page:
 
 def standing(database):
     """Return the answers that were not undone: screen, judge, choice, side, method, time."""
-    with closing(sqlite3.connect(database)) as connection:
-        return connection.execute(
-            "SELECT screen, judge, choice, side, method, response_ms FROM answers "
-            "WHERE undone_at IS NULL ORDER BY id"
-        ).fetchall()
+    return rows_of(
+        database,
+        "SELECT screen, judge, choice, side, method, response_ms FROM answers "
+        "WHERE undone_at IS NULL ORDER BY id",
+    )
 
 
-def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, tripletkit, tmp_path):
-    from selenium.webdriver.common.keys import Keys
-
-    (tmp_path / "study.toml").write_text("pause_every = 20\n")
-    options = ["--judge", "anna", "--judge", "ben", "-n", 60]
+def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, tmp_path):
+    (tmp_path / "study.toml").write_text("pause_every = 8\n")
+    options = ["--judge", "anna", "--judge", "ben", "-n", 20]
     server = serve(*options)
     anna = Page(browse(), server.links["anna"])
     ben_driver = browse(390, 844)
     ben_driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     ben = Page(ben_driver, server.links["ben"])
     keys = [Keys.ARROW_LEFT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN]
-    for number in range(30):
+    for number in range(10):
         anna.after(lambda number=number: anna.press(keys[number % 3]))
         ben.after(lambda number=number: ben.tap(("left", "right", "neither")[number % 3]))
     # Taken back and answered otherwise, by key and by button.
     before = anna.screen()
     anna.after(lambda: anna.press(Keys.BACKSPACE))
-    assert anna.done() == 29
+    assert anna.done() == 9
     assert anna.screen() != before
     assert "Taken back" in anna.said()
     anna.after(lambda: anna.press(Keys.ARROW_LEFT))
@@ -194,15 +160,15 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, trip
 
     # The server dies; what is answered meanwhile is kept in the page and sent to the next one.
     acknowledged = standing(server.database)
-    assert len(acknowledged) == 60
+    assert len(acknowledged) == 20
     server.kill()
     screen = anna.screen()
     anna.press(Keys.ARROW_RIGHT)
     anna.wait_until(lambda: "No connection" in anna.said())
     assert anna.screen() == screen
     server = serve(*options, port=server.port)
-    assert standing(server.database)[:60] == acknowledged
-    anna.wait_until(lambda: anna.done() == 31)
+    assert standing(server.database)[:20] == acknowledged
+    anna.wait_until(lambda: anna.done() == 11)
     anna.wait_ready()
     assert anna.said() == ""
 
@@ -210,61 +176,44 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, trip
     ben.driver.execute_script(
         "for (const side of ['left', 'left', 'right']) document.getElementById(side).click()"
     )
-    ben.wait_until(lambda: ben.done() == 31)
+    ben.wait_until(lambda: ben.done() == 11)
     ben.wait_ready()
     screen = ben.screen()
     ben.driver.refresh()
     ben.wait_ready()
-    assert (ben.screen(), ben.done()) == (screen, 31)
+    assert (ben.screen(), ben.done()) == (screen, 11)
 
-    for page in (anna, ben):
-        mouse_page = page is anna
+    for page, choose in (
+        (anna, lambda side: anna.driver.find_element("id", side).click()),
+        (ben, ben.tap),
+    ):
         while not page.finished():
             side = ("left", "right", "neither")[page.done() % 3]
-            if mouse_page:
-                page.after(lambda p=page, s=side: p.driver.find_element("id", s).click())
-            else:
-                page.after(lambda p=page, s=side: p.tap(s))
+            page.after(lambda choose=choose, side=side: choose(side))
         assert "Thank you" in page.driver.find_element("tag name", "h1").text
         assert page.errors() == []
 
     answers = standing(server.database)
-    assert len(answers) == 120
-    assert len({screen for screen, *_ in answers}) == 120
-    of_anna = [row for row in answers if row[1] == 1]
-    assert len(of_anna) == 60
-    methods = [row[4] for row in of_anna]
-    assert methods.count("keyboard") == 31
-    assert methods.count("mouse") == 29
-    assert {row[4] for row in answers if row[1] == 2} <= {"touch", "keyboard"}
-    assert sum(row[4] == "touch" for row in answers) >= 58
+    assert len(answers) == len({screen for screen, *_ in answers}) == 40
+    methods = {judge: [row[4] for row in answers if row[1] == judge] for judge in (1, 2)}
+    assert (methods[1].count("keyboard"), methods[1].count("mouse")) == (11, 9)
+    # One of Ben's was clicked by a script.
+    assert (methods[2].count("keyboard"), methods[2].count("touch")) == (1, 19)
     assert all(0 < row[5] < 60_000 for row in answers)
-    with closing(sqlite3.connect(server.database)) as connection:
-        (n_undone,) = connection.execute(
-            "SELECT count(*) FROM answers WHERE undone_at IS NOT NULL"
-        ).fetchone()
-    assert n_undone == 2
-    assert {answer.choice for answer in read_answers_given(server.database)} == {
-        "first",
-        "second",
-        "cant-tell",
-    }
+    n_undone = "SELECT count(*) FROM answers WHERE undone_at IS NOT NULL"
+    assert rows_of(server.database, n_undone) == [(2,)]
+    choices = {answer.choice for answer in read_answers_given(server.database)}
+    assert choices == {"first", "second", "cant-tell"}
     log = server.stop()
-    assert "Stopped. 120 answers" in log
+    assert "Stopped. 40 answers" in log
     for link in server.links.values():
         assert link.rpartition("/")[2] not in log
-    result = tripletkit("judges", server.database, code=0)
-    assert "anna" in result.stdout and "Krippendorff" in result.stdout
-    judgements = read_judgements(server.database)
-    assert judgements.is_random.all()
+    assert tk.read_judgements(server.database).is_random.all()
 
 
-def test_an_answer_is_sent_again_after_a_reload(serve, browse):
+def test_an_answer_is_sent_again_after_a_reload(opened):
     """The reply is lost, the page is loaded again, and the answer is there once."""
-    from selenium.webdriver.common.keys import Keys
-
-    server = serve("--judge", "anna", "-n", 10)
-    page = Page(browse(), server.links["anna"])
+    server, page = opened
     # The server gets the answer, and the page never hears of it.
     page.run("""
         const original = window.fetch;
@@ -287,40 +236,13 @@ def test_an_answer_is_sent_again_after_a_reload(serve, browse):
     assert [row[3] for row in standing(server.database)] == ["left", "right"]
 
 
-def test_two_tabs_of_one_judge_give_one_answer(serve, browse):
-    from selenium.webdriver.common.keys import Keys
-
-    server = serve("--judge", "anna", "-n", 10)
-    page = Page(browse(), server.links["anna"])
-    first = page.driver.current_window_handle
-    page.driver.switch_to.new_window("tab")
-    page.driver.get(f"http://127.0.0.1:{server.port}/judge/1/ask")
-    page.wait_ready()
-    page.after(lambda: page.press(Keys.ARROW_LEFT))
-    page.driver.switch_to.window(first)
-    page.press(Keys.ARROW_RIGHT)
-    page.wait_until(lambda: "answered already" in page.said())
-    page.wait_ready()
-    assert [row[3] for row in standing(server.database)] == ["left"]
-    assert page.done() == 1
-
-
 def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse, tmp_path):
-    from selenium.webdriver.common.keys import Keys
-
     (tmp_path / "study.toml").write_text("pause_every = 2\n")
     server = serve("--judge", "anna", "-n", 10)
     driver, started_s = browse(), time.monotonic()
     page = Page(driver, server.links["anna"])
-    page.wait_until(
-        lambda: (
-            page.run(
-                "return performance.getEntriesByType('resource')"
-                ".filter((entry) => entry.name.includes('/image/')).length"
-            )
-            >= 9
-        )
-    )
+    loaded = "performance.getEntriesByType('resource').filter((e) => e.name.includes('/image/'))"
+    page.wait_until(lambda: page.run(f"return {loaded}.length") >= 9)
     page.driver.find_element("id", "show-pause").click()
     page.press(Keys.ARROW_LEFT)
     time.sleep(4)
@@ -333,15 +255,11 @@ def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse, tmp
     assert "2 answers are saved" in page.driver.find_element("id", "pause-text").text
 
 
-def test_the_keyboard_keeps_its_place_and_looks_closely(serve, browse):
-    from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.keys import Keys
-
-    server = serve("--judge", "anna", "-n", 10)
-    page = Page(browse(), server.links["anna"])
+def test_the_keyboard_keeps_its_place_and_looks_closely(opened):
+    server, page = opened
 
     def press(key):
-        ActionChains(page.driver).send_keys(key).perform()
+        page.driver.switch_to.active_element.send_keys(key)
 
     page.run("document.getElementById('right').focus()")
     for _ in range(3):
@@ -361,58 +279,7 @@ def test_the_keyboard_keeps_its_place_and_looks_closely(serve, browse):
     assert page.errors() == []
 
 
-def test_two_judges_share_a_browser(serve, browse):
-    from selenium.webdriver.common.keys import Keys
-
-    server = serve("--judge", "anna", "--judge", "ben", "-n", 10)
-    page = Page(browse(), server.links["anna"])
-    first = page.driver.current_window_handle
-    page.driver.switch_to.new_window("tab")
-    Page(page.driver, server.links["ben"])
-    page.after(lambda: page.press(Keys.ARROW_LEFT))
-    page.driver.switch_to.window(first)
-    page.after(lambda: page.press(Keys.ARROW_RIGHT))
-    page.driver.refresh()
-    page.wait_ready()
-    assert page.driver.find_element("class name", "who").text == "anna"
-    assert [(row[1], row[3]) for row in standing(server.database)] == [(2, "left"), (1, "right")]
-
-
-@pytest.mark.slow
-@pytest.mark.integration
-def test_consent_and_practice_come_first(serve, browse, tmp_path):
-    (tmp_path / "study.toml").write_text(
-        'language = "de"\nconsent = "Ihre Antworten werden aufbewahrt."\n'
-        'practice = [["p00", "p01", "p02", "Beide sind rund."]]\n'
-    )
-    server = serve("--judge", "anna", "-n", 3)
-    driver = browse()
-    driver.get(server.links["anna"])
-    driver.find_element("id", "begin").click()
-    # Without the tick the browser goes nowhere.
-    assert driver.current_url.endswith("/judge/1/")
-    driver.find_element("name", "agree").click()
-    driver.find_element("id", "begin").click()
-    deadline = time.monotonic() + 30
-    while driver.find_elements("name", "agree"):  # the consent is on its way to the server
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    page = Page(driver, server.links["anna"])
-    assert driver.find_element("id", "progress").text == "Übung 1 von 1"
-    driver.find_element("id", "left").click()
-    page.wait_until(lambda: page.run("return document.getElementById('pause').open"))
-    assert "Beide sind rund." in driver.find_element("id", "pause-title").text
-    driver.find_element("css selector", "#pause button").click()
-    for side in ("left", "neither", "right"):
-        page.after(lambda side=side: driver.find_element("id", side).click())
-    assert "Vielen Dank" in driver.find_element("tag name", "h1").text
-    assert page.errors() == []
-    assert len(standing(server.database)) == 4  # the one of practice among them
-
-
 def test_a_grid_by_keys_and_by_mouse(serve, browse):
-    from selenium.webdriver.common.keys import Keys
-
     server = serve("--judge", "anna", "-n", 8, "--screen", "grid", "--of", 6, "--pick", 2)
     page = Page(browse(), server.links["anna"])
     page.press("1")
@@ -431,15 +298,13 @@ def test_a_grid_by_keys_and_by_mouse(serve, browse):
     # Two of six: each picked one is nearer than each of the four others.
     assert len(answers) == 16
     assert {answer.screen for answer in answers} == {1, 2}
-    judgements = read_judgements(server.database)
+    judgements = tk.read_judgements(server.database)
     assert sorted(set(judgements.triplets.trials.tolist())) == [1, 2]
 
 
 def test_an_offline_page_is_answered_mailed_and_imported(
     browse, toy_competition, tripletkit, tmp_path
 ):
-    from selenium.webdriver.common.keys import Keys
-
     database, path = tmp_path / "j.sqlite", tmp_path / "carla.html"
     (tmp_path / "study.toml").write_text('consent = "Your answers are kept."')
     result = tripletkit(
@@ -459,10 +324,7 @@ def test_an_offline_page_is_answered_mailed_and_imported(
 
     def press(key, expected):
         driver.find_element("tag name", "body").send_keys(key)
-        end = time.monotonic() + 60
-        while done() != expected:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_until(lambda: done() == expected)
         time.sleep(0.1)
 
     # Without the tick nothing is answered, and Escape does not help.
@@ -484,10 +346,7 @@ def test_an_offline_page_is_answered_mailed_and_imported(
         press(Keys.ARROW_LEFT, number)
     driver.find_element("id", "save").click()
     answers = tmp_path / "answers-carla.json"
-    end = time.monotonic() + 60
-    while not answers.exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(answers.exists)
     assert driver.get_log("browser") == []
     for said in ("5 answers of carla added", "0 answers of carla added, 5 were there already"):
         result = tripletkit("collect", "--db", database, "--import", answers, code=0)
@@ -499,42 +358,42 @@ def test_an_offline_page_is_answered_mailed_and_imported(
     assert len(saved["answers"]) == 5 and len(saved["consent"]["text"]) == 16
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(
-    ("width", "height", "scale"), [(1280, 800, 1), (390, 844, 3), (640, 400, 2)]
-)
 @pytest.mark.parametrize("kind", ["question", "grid"])
-def test_fits_the_screen(looks, tmp_path, width, height, scale, scheme, kind):
+def test_fits_the_screen(serve, browse, tmp_path, kind):
     """Wide, a phone, and 200% zoom: nothing is cut off at the side, all can be reached."""
-    driver, links = looks
-    # Cookies are of the machine, not of its port: without them the judge of this server begins.
-    driver.delete_all_cookies()
-    driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width == 390},
-    )
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    page = Page(driver, links[kind])
-    assert page.run("return document.documentElement.scrollWidth") == width
-    if (width, height) != (640, 400):
-        assert page.run("return document.documentElement.scrollHeight") <= height
-    names = page.run(
-        "return [...document.querySelectorAll('img, button, input:not([type=hidden]), progress')]"
-        ".filter((e) => e.offsetParent).map((e) => e.alt || e.getAttribute('aria-labelledby') || "
-        "e.textContent.trim() || (e.labels && e.labels[0] && e.labels[0].querySelector('img').alt))"
-    )
-    assert all(names)
-    small = page.run(
-        "return [...document.querySelectorAll('#answer button, .choice')].filter((e) => "
-        "e.getBoundingClientRect().height < 40 || e.getBoundingClientRect().width < 40).length"
-    )
-    assert small == 0
-    picture = tmp_path / "page.png"
-    assert driver.save_screenshot(str(picture))
-    with Image.open(picture) as image:
-        ground = sum(image.convert("RGB").getpixel((2, image.height // 2)))
-    assert ground > 700 if scheme == "light" else ground < 120
+    server, driver = serve("--judge", "anna", "-n", 10, "--screen", kind), browse()
+    for width, height, scale, scheme in (
+        (1280, 800, 1, "light"),
+        (390, 844, 3, "dark"),
+        (640, 400, 2, "light"),
+    ):
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width == 390},
+        )
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        page = Page(driver, server.links["anna"])
+        assert page.run("return document.documentElement.scrollWidth") == width
+        if width != 640:
+            assert page.run("return document.documentElement.scrollHeight") <= height
+        names = page.run(
+            "return [...document.querySelectorAll('img, button, input:not([type=hidden]), "
+            "progress')].filter((e) => e.offsetParent).map((e) => e.alt || "
+            "e.getAttribute('aria-labelledby') || e.textContent.trim() || "
+            "(e.labels && e.labels[0] && e.labels[0].querySelector('img').alt))"
+        )
+        assert all(names)
+        small = page.run(
+            "return [...document.querySelectorAll('#answer button, .choice')].filter((e) => "
+            "e.getBoundingClientRect().height < 40 || e.getBoundingClientRect().width < 40).length"
+        )
+        assert small == 0
+        picture = tmp_path / "page.png"
+        assert driver.save_screenshot(str(picture))
+        with Image.open(picture) as image:
+            ground = sum(image.convert("RGB").getpixel((2, image.height // 2)))
+        assert ground > 700 if scheme == "light" else ground < 120
 
 
 def test_without_scripts_a_form_does_it(serve, browse):
@@ -554,8 +413,5 @@ def test_without_scripts_a_form_does_it(serve, browse):
         waiting = WebDriverWait(driver, 60, ignored_exceptions=[WebDriverException])
         waiting.until(staleness_of(button))
     assert "Thank you" in driver.find_element("tag name", "h1").text
-    assert [row[3:5] for row in standing(server.database)] == [
-        ("left", "form"),
-        ("neither", "form"),
-        ("right", "form"),
-    ]
+    answers = [row[3:5] for row in standing(server.database)]
+    assert answers == [("left", "form"), ("neither", "form"), ("right", "form")]

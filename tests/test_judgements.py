@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from collected import answer_all, by_label, start
+from collected import answer_all, by_label, sent, start
 from opened import read_triplets, read_votes
 
 import tripletkit as tk
 from tripletkit import TripletkitError, Triplets
-from tripletkit.collecting.database import GivenAnswer
 from tripletkit.model.model_folder import load_model
 from tripletkit.model.record import InputsRecord
 from tripletkit.training.inputs import find_sources, read_training_triplets
@@ -51,7 +50,7 @@ class Told:
         if choice != "?":
             side = "left" if screen.shown[0] == self.number[f"{choice}.png"] else "right"
         self.n += 1
-        answer = GivenAnswer(f"client-{self.n:04}", screen.id, side, (), 1000.0, "mouse")
+        answer = sent(screen.id, f"client-{self.n:04}", side)
         self.database.add_answer(judge.id, answer)
 
 
@@ -156,7 +155,7 @@ def test_undecided_questions_and_every_answer_leave_apart(told, tripletkit, tmp_
     answers = pd.read_csv(out / "answers.csv", keep_default_na=False)
     assert answers["judge"].tolist() == ["anna", "anna", "ben"]
     assert answers["chosen"].tolist() == ["b.png", "", "e.png"]
-    assert answers["method"].tolist() == ["mouse"] * 3
+    assert answers["method"].tolist() == ["keyboard"] * 3
     # A judge that the owner has left out counts in nothing.
     told.database.change_judge(1, is_left_out=True)
     assert len(tk.read_judgements(told.database.path)) == 1
@@ -210,9 +209,7 @@ def test_a_grid_implies_its_triplets(tmp_path):
     told = Told(tmp_path / "j.sqlite", screen="grid", grid_of=4, grid_pick=1, n_questions=2)
     judge = told.database.add_judge("anna")
     screen = told.asker.screens(judge.id)[0]
-    told.database.add_answer(
-        judge.id, GivenAnswer("client-0001", screen.id, "grid", (2,), 1000.0, "mouse")
-    )
+    told.database.add_answer(judge.id, sent(screen.id, side="grid", places=[2]))
     judgements = tk.read_judgements(told.database.path)
     name_of = {number: name for name, number in told.number.items()}
     names = judgements.triplets.names

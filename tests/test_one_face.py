@@ -36,11 +36,13 @@ CALLED = {
     "triplets": tk.draw_triplets,
 }
 # What is for a terminal alone. What `collect` opens is served, or written as a page; answers are
-# taken in by a function of its own.
+# read and taken in by a function of its own.
 OF_TERMINAL = {
     "audit": {"strict"},
     "cache clear": {"yes"},
-    "collect": {"no_browser", "offline_page", "answer_files", "overwrite"},
+    "collect": set(
+        "no_browser offline_page answer_files overwrite columns names swap exclude".split()
+    ),
     "report": {"serve", "port", "no_browser"},
 }
 # Settings, given to Python as keyword arguments of their own.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,16 @@ from tripletkit import defaults
 from tripletkit.api.given import PathLike, TripletsLike, as_path, given_weights, is_path
 from tripletkit.api.models import Model
 from tripletkit.collecting.asking import AskingSettings
-from tripletkit.collecting.choosing import (
-    Committee,
-    choose_questions,
-    draw_candidates,
-    question_keys,
+from tripletkit.collecting.choosing import suggest_questions
+from tripletkit.collecting.collection import (
+    Imported,
+    JudgementCollection,
+    import_answers,
+    import_table,
+    is_answer_file,
 )
 from tripletkit.collecting.database import MAX_NAME, JudgementDatabase, parse_name
 from tripletkit.collecting.judges import JudgesReport, report_judges
-from tripletkit.collecting.offline import Imported, import_answers, is_answer_file
 from tripletkit.collecting.serving import check_extra
 from tripletkit.collecting.study import kept_settings
 from tripletkit.data.folder import refuse_folder_of
@@ -48,13 +49,7 @@ from tripletkit.features.feature_parts import BackboneLike, list_backbones
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages
 
-if TYPE_CHECKING:
-    from tripletkit.collecting.collection import JudgementCollection
-
 logger = logging.getLogger("tripletkit")
-
-# How often a question that is known is drawn again before it is given up.
-_DRAWS = 50
 
 AskWay = Literal["auto", "random", "margin", "disagreement"]
 
@@ -115,17 +110,8 @@ def suggest(
     known = [_places(read_judgements(each).triplets, place_of) for each in asked]
     left_out = np.concatenate([np.empty((0, 3), dtype=np.int32), *known])
     rng = np.random.default_rng(seed)
-    if way == "random":
-        rows = _suggest_at_random(len(embedded), n, left_out, rng)
-    else:
-        members = _members(model, embedded.vectors, way)
-        rows = choose_questions(
-            Committee(members, model.distance, defaults.MARGIN / 2),
-            draw_candidates(np.arange(len(embedded)), defaults.CHOICE_CANDIDATES, rng, left_out),
-            n,
-            way,
-            max_per_image=defaults.MAX_PER_IMAGE,
-        ).rows
+    members = _members(model, embedded.vectors, way)
+    rows = suggest_questions(members, model.distance, n, way, left_out, rng)
     chosen = Triplets.from_array(rows, embedded.names)
     if file is not None:
         write_triplets(file, chosen.names, chosen.rows, is_answered=False)
@@ -149,7 +135,6 @@ def collect(
     grid_pick: int = defaults.GRID_PICK,
     ask: AskWay = "auto",
     overlap: int = 1,
-    gold: TripletsLike | None = None,
     stop: Literal["auto"] | None = None,
     host: str = "127.0.0.1",
     port: int | None = 8765,
@@ -173,7 +158,6 @@ def collect(
             `3`.
         ask: how questions are chosen after the first hundred answers; see `suggest`.
         overlap: of how many judges each question is asked. Defaults to `1`.
-        gold: triplets whose answer is known, mixed in to check judges.
         stop: `"auto"` ends the study when more answers would bring too little, by its
             `stop_answers` and `stop_points`.
         host, port: address to serve at; port 0 takes any that is free, None binds none.
@@ -185,38 +169,31 @@ def collect(
     Raises:
         JudgementsError: if the database is none, or the address or the database is in use.
         JudgementsError: if the study cannot be read.
-        ImageNameError: if there are too few images, or a known question names another.
+        ImageNameError: if there are too few images, or a question of the study names another.
         SettingsError: if settings exclude each other.
     """
     check_extra()
-    from tripletkit.collecting.collection import JudgementCollection
-
     if screen == "grid" and grid_pick >= grid_of:
         raise SettingsError(
             "grid_pick", f"`grid_pick={grid_pick}` must be less than `grid_of={grid_of}`."
         )
-    if screen == "grid" and (ask in ("margin", "disagreement") or overlap > 1 or gold is not None):
+    if screen == "grid" and (ask in ("margin", "disagreement") or overlap > 1):
         raise SettingsError(
             "screen",
-            "`screen=grid` draws its images at random: it excludes `ask`, `overlap` and `gold`.",
+            "`screen=grid` draws its images at random: it excludes `ask` and `overlap`.",
         )
     if url and not re.fullmatch(r"https?://[^/?#@]+(/[^?#]*)?", url):
         raise SettingsError("url", f"expected such as https://museum.example/judge/, got {url}")
     names = [parse_name(name) for name in judge]
     if None in names:
         raise SettingsError("judge", f"expected a name of 1 to {MAX_NAME} letters as `judge`")
-    asking = AskingSettings(
-        questions or defaults.QUESTIONS_PER_JUDGE, overlap, screen, grid_of, grid_pick
-    )
     return JudgementCollection(
         Path(images),
         Path(database),
         as_path(study),
         [name for name in names if name],
-        asking,
-        has_quota=questions is not None,
+        AskingSettings(questions or 0, overlap, screen, grid_of, grid_pick),
         ask=ask,
-        gold=gold,
         stops=stop == "auto",
         address=None if port is None else (host, port),
         url=url,
@@ -255,10 +232,9 @@ def import_judgements(
         return import_answers(path, JudgementDatabase(Path(database)))
     if images is None:
         raise SettingsError("images", f"{answers}: a table needs the folder of its `images`.")
-    check_extra()
-    from tripletkit.collecting.collection import import_table
-
-    return import_table(read_judgements(answers), Path(database), Path(images), judge)
+    if (name := parse_name(judge)) is None:
+        raise SettingsError("judge", f"expected a name of 1 to {MAX_NAME} letters as `judge`")
+    return import_table(read_judgements(answers), Path(database), Path(images), name)
 
 
 @as_one_run
@@ -272,7 +248,7 @@ def judges(
 
     Args:
         database: of collected judgements.
-        gold: triplets whose answer is known, beside those that the collection asked as such.
+        gold: triplets whose answer is known, beside the `attention` of the study.
         exclude: names of judges to leave out.
     Returns:
         A `JudgesReport`: `judges`, how far each two agree, and Krippendorff's alpha.
@@ -378,7 +354,7 @@ def _places(triplets: Triplets, place_of: dict[str, int]) -> np.ndarray:
 
 
 def _members(model: Model, vectors: np.ndarray, way: str) -> list[np.ndarray]:
-    if way == "margin" or model.folder is None:
+    if way in ("margin", "random") or model.folder is None:
         members = [vectors]
     else:
         record = model.folder.record
@@ -390,27 +366,6 @@ def _members(model: Model, vectors: np.ndarray, way: str) -> list[np.ndarray]:
             f"{model!r} is not one. Use `ask=margin`, or train one with the setting members=5",
         )
     return members
-
-
-def _suggest_at_random(
-    n_images: int, n_questions: int, known: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw questions that show every image as often as the others, and none that is known."""
-    times_shown = np.zeros(n_images, dtype=np.int64)
-    left_out = set(question_keys(known).tolist())
-    rows = []
-    for _ in range(n_questions):
-        for _ in range(_DRAWS):
-            # Three of the images that were shown least often.
-            least = np.argsort(times_shown + rng.random(n_images))[:3]
-            row = rng.permutation(least).astype(np.int32)
-            key = int(question_keys(row[None])[0])
-            if key not in left_out:
-                left_out.add(key)
-                times_shown[row] += 1
-                rows.append(row)
-                break
-    return np.array(rows, dtype=np.int32).reshape(-1, 3)
 
 
 def _split_members(embeddings: np.ndarray, settings: Settings, n_features: int) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.commands import command, say, section, takes, warn
+from tripletkit.cli.commands import command, say, section, takes
 from tripletkit.cli.options import backbone_option, weights_option
 from tripletkit.cli.parameters import INPUT_FOLDER, JUDGEMENTS, NAMED_FILE, OUTPUT_FILE, WholeRange
 
@@ -95,13 +95,6 @@ _ASK_WAYS = ("auto", "random", "margin", "disagreement")
         "start]",
     ),
     click.option(
-        "--gold",
-        "gold",
-        type=NAMED_FILE,
-        help="Triplet file with questions whose answer is known; they are mixed in to check "
-        "judges.",
-    ),
-    click.option(
         "--overlap",
         type=WholeRange(1),
         default=1,
@@ -173,7 +166,7 @@ def collect(
     if offline_page is not None and len(judges) != 1:
         raise click.UsageError("--offline needs one --judge: each page is for one person.")
     if offline_page is not None:
-        from tripletkit.collecting.offline import OFFLINE_FORM
+        from tripletkit.collecting.collection import OFFLINE_FORM
         from tripletkit.data.outputs import Outputs
 
         page = Outputs(overwrite=overwrite).file(offline_page, OFFLINE_FORM)
@@ -185,23 +178,12 @@ def collect(
             "--import ANSWERS.json"
         )
         return
-    from tripletkit.collecting.serving import is_local, shown_hosts
-
-    host = settings["host"]
     with tk.collect(images, database, **settings) as collection:
-        if not is_local(host) and not settings["url"]:
-            warn(
-                f"pages at {host} are not encrypted: whoever can listen to the network sees the "
-                "images, the answers and the links."
-            )
         width = max(map(len, collection.links))
         # Even when quiet: without the links nobody can answer.
         for name, link in collection.links.items():
             click.echo(f"{name:<{width}}  {link}")
         say(f"Collecting into {database}, {len(collection):,} answers so far. Stop with Ctrl-C.")
-        hosts = shown_hosts(host)
-        if len(hosts) > 1 and not settings["url"]:
-            say(f"Instead of {hosts[0]} the links may have {' or '.join(hosts[1:])}.")
         sys.stdout.flush()
         if not no_browser:
             import webbrowser

@@ -12,7 +12,7 @@ from tripletkit.cli.parameters import INPUT_FILE, NAMED_FILE
 @click.option(
     "--gold",
     type=INPUT_FILE,
-    help="Triplet file with questions whose answer is known, beside those of `collect --gold`.",
+    help="Triplet file with questions whose answer is known, beside the study's attention.",
 )
 @takes("as_json", "exclude")
 def judges(**given: Any) -> Any:

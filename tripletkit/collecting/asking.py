@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.collecting.choosing import Drawn, grid_layers
 from tripletkit.collecting.database import QUESTION, JudgementDatabase, Screen
+from tripletkit.data.judgement_files import GOLD
 from tripletkit.errors import JudgementsError
 
-# What a screen is for.
-CHOSEN, BY_CHANCE, GOLD = "chosen", "by-chance", "gold"
-REPEAT_OWN, REPEAT_OTHER = "repeat-own", "repeat-other"
+# What a screen is for. Questions of chance are what scores are computed on; repeats, of a judge's
+# own or of another's questions, tell how a judge agrees with himself and with others.
+_CHOSEN, _BY_CHANCE, _REPEAT, _OVERLAP = "chosen", "random", "repeat", "overlap"
 _BLOCK = 20
-# Questions of chance are what scores are computed on; repeats tell how a judge agrees with
-# himself and with others.
 _RANDOM_SHARE, REPEAT_SHARE = 0.15, 0.15
 # A judge should not remember an answer that is asked for again.
 _MIN_BETWEEN_REPEATS = 10
@@ -33,22 +30,34 @@ _N_AHEAD = 4
 Known = tuple[int, int, int]
 
 
-def _slot_of(seed: int, judge: int, number: int, *, has_gold: bool = False) -> str:
+class Drawn(NamedTuple):
+    """A question or grid drawn by chance: numbers of the anchor and of the others, left to right.
+
+    A question has its `probability`, whichever way round; a grid its `layers`: those `near` images
+    that were drawn among the `n_nearest`, and the number of the others, `n_others`.
+    """
+
+    images: list[int]
+    probability: float | None = None
+    layers: dict[str, Any] | None = None
+
+
+def _slot_of(judge: int, number: int, *, has_gold: bool = False) -> str:
     """Return what a judge's screen is for; every block has the same shares, in another order."""
     block, place = divmod(number, _BLOCK)
     n_repeats = round(REPEAT_SHARE * _BLOCK)
     # Own and others' repeats take turns where their number is odd.
     n_other = (n_repeats + block % 2) // 2
-    slots = [BY_CHANCE] * round(_RANDOM_SHARE * _BLOCK) + [REPEAT_OTHER] * n_other
-    slots += [REPEAT_OWN] * (n_repeats - n_other) + [GOLD] * has_gold
-    slots += [CHOSEN] * (_BLOCK - len(slots))
-    return slots[np.random.default_rng([seed, judge, block]).permutation(_BLOCK)[place]]
+    slots = [_BY_CHANCE] * round(_RANDOM_SHARE * _BLOCK) + [_OVERLAP] * n_other
+    slots += [_REPEAT] * (n_repeats - n_other) + [GOLD] * has_gold
+    slots += [_CHOSEN] * (_BLOCK - len(slots))
+    return slots[np.random.default_rng([defaults.SEED, judge, block]).permutation(_BLOCK)[place]]
 
 
-def is_first_left(seed: int, judge: int, number: int) -> bool:
+def _is_first_left(judge: int, number: int) -> bool:
     """Return whether the first image stands on the left, in exactly half of every four screens."""
     block, place = divmod(number, 4)
-    order = np.random.default_rng([seed, judge, block, 1]).permutation(4)
+    order = np.random.default_rng([defaults.SEED, judge, block, 1]).permutation(4)
     return bool(order[place] < 2)
 
 
@@ -61,7 +70,6 @@ class AskingSettings:
     screen: str = QUESTION
     grid_of: int = defaults.GRID_OF
     grid_pick: int = defaults.GRID_PICK
-    seed: int = defaults.SEED
 
 
 class Asker:
@@ -106,6 +114,9 @@ class Asker:
         """Make all screens of a judge, and return those that are not answered."""
         return self._make_screens(judge, self.settings.n_questions + len(self.practice))
 
+    def _select(self, query: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
+        return self.database.connection.execute(query, named or values).fetchall()
+
     def _pending(self, judge: int) -> list[Screen]:
         # Images may be gone since a screen was made.
         screens = self.database.open_screens(judge)
@@ -113,8 +124,8 @@ class Asker:
 
     def _make_screens(self, judge: int, n_wanted: int) -> list[Screen]:
         """Return a judge's open screens: so many, but for those that there are no more of."""
-        with self.database.writing() as connection:
-            counts = dict(connection.execute(_N_MADE, (judge,)).fetchall())
+        with self.database.writing():
+            counts = {row["purpose"]: row["n"] for row in self._select(_N_MADE, judge)}
             if self.practice and not counts:
                 for question in self.practice:
                     self._add_question_screen(judge, "practice", question, number=question)
@@ -124,115 +135,98 @@ class Asker:
             n_open = sum(screen.purpose != "practice" for screen in pending)
             n_left = self.settings.n_questions - self.database.n_answers(judge) - n_open
             for number in range(n_made, n_made + min(n_wanted - len(pending), n_left)):
-                self._make_screen(connection, judge, number)
+                self._make_screen(judge, number)
             return self._pending(judge)
 
-    def _make_screen(self, connection: sqlite3.Connection, judge: int, number: int) -> None:
-        rng = np.random.default_rng([self.settings.seed, judge, number, 2])
-        slot = _slot_of(self.settings.seed, judge, number, has_gold=bool(self._gold))
+    def _make_screen(self, judge: int, number: int) -> None:
+        rng = np.random.default_rng([defaults.SEED, judge, number, 2])
+        slot = _slot_of(judge, number, has_gold=bool(self._gold))
         if self.settings.screen == QUESTION:
-            purpose, question, repeats = self._find_question(connection, judge, slot, rng)
+            purpose, question, repeats = self._find_question(judge, slot, rng)
             self._add_question_screen(judge, purpose, question, number=number, repeats=repeats)
             return
-        row = self._to_repeat(connection, judge, rng) if slot == REPEAT_OWN else None
+        row = self._to_repeat(judge, rng) if slot == _REPEAT else None
         if row is None:
             drawn, n_pick = self._next_drawn(rng), self.settings.grid_pick
-            layers = _describe_layers(drawn)
+            layers = json.dumps(drawn.layers)
             self.database.add_screen(judge, "fresh", drawn.images, n_pick=n_pick, drawn=layers)
         else:
             images = [row["anchor"], *rng.permutation(json.loads(row["shown"]))]
             grid: dict[str, Any] = {column: row[column] for column in ("n_pick", "drawn")}
-            self.database.add_screen(judge, "repeat", images, repeats=row["id"], **grid)
+            self.database.add_screen(judge, _REPEAT, images, repeats=row["id"], **grid)
 
     def _add_question_screen(
         self, judge: int, purpose: str, question: int, *, number: int, repeats: int | None = None
     ) -> None:
-        anchor, *shown = self.database.connection.execute(
-            "SELECT anchor, first, second FROM questions WHERE id = ?", (question,)
-        ).fetchone()
-        if not is_first_left(self.settings.seed, judge, number):
+        ((anchor, *shown),) = self._select(_IMAGES_OF, question)
+        if not _is_first_left(judge, number):
             shown.reverse()
         images = [anchor, *shown]
         self.database.add_screen(judge, purpose, images, question=question, repeats=repeats)
 
     def _find_question(
-        self, connection: sqlite3.Connection, judge: int, slot: str, rng: np.random.Generator
+        self, judge: int, slot: str, rng: np.random.Generator
     ) -> tuple[str, int, int | None]:
         """Return purpose, question, and the screen that is repeated."""
         if slot == GOLD:
-            rows = connection.execute(_GOLD_NOT_SEEN, {"judge": judge}).fetchall()
-            rows = [row for row in rows if row["id"] in self._gold]
-            if rows:
-                return "gold", rows[rng.integers(len(rows))]["id"], None
-        if slot in (REPEAT_OWN, REPEAT_OTHER):
+            rows = self._select(_GOLD_NOT_SEEN, judge=judge)
+            if rows := [row for row in rows if row["id"] in self._gold]:
+                return GOLD, rows[rng.integers(len(rows))]["id"], None
+        if slot in (_REPEAT, _OVERLAP):
             # The other kind of a repeat where there is nothing yet for this one.
-            for kind in sorted((REPEAT_OWN, REPEAT_OTHER), key=lambda kind: kind != slot):
-                if kind == REPEAT_OWN:
-                    if (row := self._to_repeat(connection, judge, rng)) is not None:
-                        return "repeat", row["question"], row["id"]
-                elif (question := self._others_question(connection, judge, rng)) is not None:
-                    return "overlap", question, None
+            for kind in (slot, _OVERLAP if slot == _REPEAT else _REPEAT):
+                if kind == _REPEAT:
+                    if (row := self._to_repeat(judge, rng)) is not None:
+                        return _REPEAT, row["question"], row["id"]
+                elif (question := self._others_question(judge, rng)) is not None:
+                    return _OVERLAP, question, None
         # A chosen question where a model has chosen any, else one of chance.
-        for is_chosen in (True, False) if slot == CHOSEN else (False,):
-            if (question := self._shared(connection, judge, is_chosen=is_chosen)) is not None:
-                return "overlap", question, None
-            if is_chosen and (row := connection.execute(_NEXT_CHOSEN).fetchone()) is not None:
-                return "fresh", row["id"], None
+        for is_chosen in (True, False) if slot == _CHOSEN else (False,):
+            if self.settings.overlap > 1:
+                seen = {"judge": judge, "overlap": self.settings.overlap, "is_chosen": is_chosen}
+                for row in self._select(_NOT_SEEN_ENOUGH, **seen):
+                    return _OVERLAP, row["id"], None
+            if is_chosen:
+                for row in self._select(_NEXT_CHOSEN):
+                    return "fresh", row["id"], None
         drawn = self._next_drawn(rng)
         added = self.database.add_question(drawn.images, "random", probability=drawn.probability)
         return "fresh", added, None
 
     def _next_drawn(self, rng: np.random.Generator) -> Drawn:
         """Return what was drawn by chance; where nothing is ready, draw among all images alike."""
-        with contextlib.suppress(IndexError):
-            while not self._images.issuperset((drawn := self.drawn.popleft()).images):
-                pass
-            return drawn
+        while self.drawn:
+            if self._images.issuperset((drawn := self.drawn.popleft()).images):
+                return drawn
         images = np.array(sorted(self._images))
         chosen = rng.choice(images, self._n_needed, replace=False).tolist()
-        n = len(images)
-        return Drawn(chosen, 1 / (n * comb(n - 1, 2)), n_images=n)
+        n_others = len(images) - 1
+        if self.settings.screen == QUESTION:
+            return Drawn(chosen, 1 / (len(images) * comb(n_others, 2)))
+        return Drawn(chosen, layers={"near": [], "n_nearest": 0, "n_others": n_others})
 
-    def _shared(self, connection: sqlite3.Connection, judge: int, *, is_chosen: bool) -> int | None:
-        """Return a question that not enough judges have seen yet, and this one not at all."""
-        if self.settings.overlap < 2:
-            return None
-        values = {"judge": judge, "overlap": self.settings.overlap, "is_chosen": is_chosen}
-        row = connection.execute(_NOT_SEEN_ENOUGH, values).fetchone()
-        return None if row is None else row["id"]
-
-    def _to_repeat(
-        self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
-    ) -> sqlite3.Row | None:
+    def _to_repeat(self, judge: int, rng: np.random.Generator) -> sqlite3.Row | None:
         """Return a screen that the judge has answered a while ago, and once."""
-        values = {"judge": judge, "kind": self.settings.screen}
-        rows = connection.execute(_OWN_ANSWERED, values).fetchall()
+        rows = self._select(_OWN_ANSWERED, judge=judge, kind=self.settings.screen)
         rows = [row for row in rows[:-_MIN_BETWEEN_REPEATS] if not row["is_repeated"]]
         return rows[rng.integers(len(rows))] if rows else None
 
-    def _others_question(
-        self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
-    ) -> int | None:
+    def _others_question(self, judge: int, rng: np.random.Generator) -> int | None:
         """Return a question that others have answered, one of those that the fewest have."""
         most = max(self.settings.overlap - 1, 1)
-        rows = connection.execute(_OTHERS_ANSWERED, {"judge": judge, "most": most}).fetchall()
+        rows = self._select(_OTHERS_ANSWERED, judge=judge, most=most)
         fewest = [row for row in rows if row["n_judges"] == rows[0]["n_judges"]]
         return fewest[rng.integers(len(fewest))]["question"] if fewest else None
 
     def _keep_gold(self, images: Known) -> int:
         """Return the number of a question with a known answer, which is made if it is not there."""
-        row = self.database.connection.execute(_SAME_GOLD, images).fetchone()
-        return self.database.add_question(images, GOLD) if row is None else row["id"]
+        for row in self._select(_SAME_GOLD, *images):
+            return row["id"]
+        return self.database.add_question(images, GOLD)
 
 
-def _describe_layers(drawn: Drawn) -> str:
-    """Return as JSON what tells how probable each pair of a grid was."""
-    n_nearest = grid_layers(drawn.n_images, len(drawn.images) - 1)[1] if drawn.near else 0
-    n_others = drawn.n_images - 1 - n_nearest
-    return json.dumps({"near": drawn.near, "n_nearest": n_nearest, "n_others": n_others})
-
-
-_N_MADE = "SELECT purpose, count(*) FROM screens WHERE judge = ? GROUP BY purpose"
+_N_MADE = "SELECT purpose, count(*) AS n FROM screens WHERE judge = ? GROUP BY purpose"
+_IMAGES_OF = "SELECT anchor, first, second FROM questions WHERE id = ?"
 _SAME_GOLD = """
 SELECT id FROM questions WHERE how = 'gold' AND anchor = ? AND first = ? AND second = ?
 """

@@ -6,9 +6,7 @@ within a process one of them writes at a time, other processes wait for it.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
 import os
 import random
 import re
@@ -41,7 +39,8 @@ from tripletkit.errors import JudgementsError
 QUESTION = "question"
 MAX_JUDGES, MAX_NAME = 500, 40
 _BUSY_TIMEOUT_S = 20
-_METHODS = ("keyboard", "mouse", "touch", "form", "offline")
+_METHODS = ("keyboard", "mouse", "touch", "form", "offline", "import")
+_FIELDS = ("client_id", "method", "places", "response_ms", "screen", "side")
 _ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 _DAY_MS = 24 * 3600 * 1000.0
 
@@ -87,56 +86,11 @@ class Screen:
         }
 
 
-@dataclass(frozen=True)
-class GivenAnswer:
-    """What a page says that a judge answered; `places` are of a grid's images, counted from 0."""
-
-    client_id: str
-    screen: int
-    side: str
-    places: Sequence[int]
-    response_ms: float
-    method: str
-    answered_at: str | None = None
-
-
-def parse_answer(fields: object, answered_at: str | None = None) -> GivenAnswer:
-    """Return the answer that a page sent: every field is of its kind and there is no other."""
-    names = {"client_id", "screen", "side", "places", "response_ms", "method"}
-    if not isinstance(fields, Mapping) or set(fields) != names:
-        raise JudgementsError(f"expected an answer with the fields {', '.join(sorted(names))}")
-    places, took = fields["places"], fields["response_ms"]
-    is_number = isinstance(took, int | float) and not isinstance(took, bool)
-    if fields["side"] not in (LEFT, RIGHT, NEITHER, GRID):
-        raise JudgementsError("side: expected left, right, neither or grid")
-    if fields["method"] not in _METHODS:
-        raise JudgementsError(f"method: expected one of {', '.join(_METHODS)}")
-    if not isinstance(places, list) or len(places) > 64 or not all(map(_is_whole, places)):
-        raise JudgementsError("places: expected a list of whole numbers")
-    if not _is_whole(fields["screen"]) or not 0 < fields["screen"] < 2**53:
-        raise JudgementsError("screen: expected a number")
-    if not is_number or not math.isfinite(took) or not 0 <= took <= _DAY_MS:
-        raise JudgementsError("response_ms: expected milliseconds, from 0 to a day")
-    parse_id(fields["client_id"], "client_id")
-    return GivenAnswer(**fields, answered_at=answered_at)
-
-
-def parse_id(value: object, field: str) -> str:
-    """Return an identifier that a page made."""
-    if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise JudgementsError(f"{field}: expected 8 to 64 letters, digits or hyphens")
-    return value
-
-
 def parse_name(value: str) -> str | None:
     """Return the name that a judge gave, blanks at its ends and doubled ones removed; or None."""
     name = " ".join(unicodedata.normalize("NFC", value).split())
     is_shown = all(unicodedata.category(character)[0] != "C" for character in name)
     return name if 1 <= len(name) <= MAX_NAME and is_shown else None
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def now() -> str:
@@ -183,6 +137,9 @@ class JudgementDatabase:
                 raise
             connection.execute("COMMIT")
 
+    def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
+        return self.connection.execute(query, values).fetchone()
+
     def _insert(self, table: str, **columns: Any) -> int:
         """Add a row and return its number."""
         with self.writing() as connection:
@@ -194,6 +151,13 @@ class JudgementDatabase:
         assert cursor.lastrowid is not None, "after an INSERT there is one"
         return cursor.lastrowid
 
+    def _update(self, table: str, number: int, **columns: Any) -> None:
+        changes = ", ".join(f"{name} = :{name}" for name in columns)
+        with self.writing() as connection:
+            connection.execute(
+                f"UPDATE {table} SET {changes} WHERE id = :id", {"id": number} | columns
+            )
+
     def close(self) -> None:
         """Close the connection of this thread; those of others end with their threads."""
         if hasattr(self._local, "connection"):
@@ -202,7 +166,7 @@ class JudgementDatabase:
 
     def fact(self, key: str) -> str | None:
         """Return what is kept under a key: `ended`, `settings`."""
-        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = self._one("SELECT value FROM meta WHERE key = ?", key)
         return None if row is None else row["value"]
 
     def keep_fact(self, key: str, value: str | None) -> None:
@@ -215,10 +179,9 @@ class JudgementDatabase:
     # Images and judges
 
     def add_images(self, names: Sequence[str]) -> dict[str, int]:
-        """Give a number to every image that has none, and return those of the given names.
+        """Give images without a number one, and return those of the given names.
 
-        The order of the numbers is by chance, of which the key is the start, so that a number
-        tells nothing of a name.
+        Their order is by chance, of which the key is the start: numbers tell nothing of names.
         """
         with self.writing() as connection:
             known = {name for (name,) in connection.execute("SELECT name FROM images")}
@@ -251,12 +214,7 @@ class JudgementDatabase:
         """Set `state`, `is_left_out` or `about` of a judge."""
         if "about" in columns:
             columns["about"] = json.dumps(columns["about"])
-        with self.writing() as connection:
-            connection.execute(
-                f"UPDATE judges SET {', '.join(f'{name} = :{name}' for name in columns)} "
-                "WHERE id = :judge",
-                {**columns, "judge": judge},
-            )
+        self._update("judges", judge, **columns)
 
     # Questions, screens and answers
 
@@ -269,10 +227,7 @@ class JudgementDatabase:
     def add_screen(
         self, judge: int, purpose: str, images: Sequence[int], *, n_pick: int = 1, **columns: Any
     ) -> int:
-        """Add a screen with the anchor and the others from left to right; return its number.
-
-        One without a `question` is a grid.
-        """
+        """Add a screen, which is a grid without a `question`; images stand from left to right."""
         anchor, *shown = map(int, images)
         kind = QUESTION if "question" in columns else GRID
         columns |= {"kind": kind, "anchor": anchor, "shown": json.dumps(shown), "made_at": now()}
@@ -283,62 +238,53 @@ class JudgementDatabase:
         rows = map(dict, self.connection.execute(_OPEN_SCREENS, (judge,)))
         return [Screen(**row | {"shown": tuple(json.loads(row["shown"]))}) for row in rows]
 
-    def add_answer(self, judge: int, answer: GivenAnswer) -> Literal["new", "known", "taken"]:
-        """Keep an answer, which is on the disk when the transaction ends.
+    def add_answer(
+        self, judge: int, fields: object, answered_at: str | None = None
+    ) -> Literal["new", "known", "taken"]:
+        """Keep what a page sent, which is on the disk when the transaction ends.
 
         It is `new`; `known`, if the same was sent before; or `taken`, if its screen has another.
         """
-        with self.writing() as connection:
-            same = connection.execute(
-                "SELECT judge, screen FROM answers WHERE client_id = ?", (answer.client_id,)
-            ).fetchone()
+        answer = _check_answer(fields)
+        sent = {name: answer[name] for name in ("client_id", "screen", "side", "method")}
+        with self.writing():
+            same = self._one(_SAME_ANSWER, answer["client_id"])
             if same is not None:
-                if tuple(same) != (judge, answer.screen):
+                if tuple(same) != (judge, answer["screen"]):
                     raise JudgementsError("this answer was sent for another screen before")
                 return "known"
-            screen = connection.execute(_SCREEN, (answer.screen, judge)).fetchone()
+            screen = self._one(_SCREEN, answer["screen"], judge)
             if screen is None:
                 raise JudgementsError("there is no such screen for this judge")
             if screen["is_answered"]:
                 return "taken"
-            choice, picked = _choice(screen, answer)
+            choice, picked = _choice(screen, answer["side"], answer["places"])
             self._insert(
                 "answers",
-                client_id=answer.client_id,
-                screen=answer.screen,
+                **sent,
                 judge=judge,
                 choice=choice,
-                side=answer.side,
                 picked=picked,
-                response_ms=float(answer.response_ms),
-                method=answer.method,
-                answered_at=answer.answered_at or now(),
+                response_ms=float(answer["response_ms"]),
+                answered_at=answered_at or now(),
             )
         return "new"
 
-    def undo(self, judge: int, undo_id: str) -> int | None:
+    def undo(self, judge: int, undo_id: object) -> int | None:
         """Take a judge's last answer back; it stays in the database, with the time of this.
 
         Returns its screen, also where this `undo_id` has come before; None where there is none.
         """
-        with self.writing() as connection:
-            found = connection.execute(
-                "SELECT screen FROM answers WHERE undo_id = ? AND judge = ?", (undo_id, judge)
-            ).fetchone()
+        _check_id(undo_id, "undo_id")
+        with self.writing():
+            found = self._one(_UNDONE, undo_id, judge)
             if found is None:
-                found = connection.execute(
-                    "UPDATE answers SET undone_at = ?, undo_id = ? WHERE id = (SELECT max(id) "
-                    "FROM answers WHERE judge = ? AND undone_at IS NULL) RETURNING screen",
-                    (now(), undo_id, judge),
-                ).fetchone()
+                found = self._one(_UNDO, now(), undo_id, judge)
         return None if found is None else found["screen"]
 
     def practised(self, judge: int, screen: int | None) -> sqlite3.Row | None:
-        """Return what was said to a practice question, the last one where no screen is named.
-
-        Its `question`, the `choice`, and whether its first image `is_first_left`.
-        """
-        return self.connection.execute(_PRACTISED, (judge, screen, screen)).fetchone()
+        """Return what was said to a practice question, the last one where no screen is named."""
+        return self._one(_PRACTISED, judge, screen, screen)
 
     def n_answers(self, judge: int | None = None) -> int:
         """Return how many answers stand but for practice, of a judge or of all."""
@@ -366,34 +312,54 @@ class JudgementDatabase:
 
     def describe_model(self, model: int, about: dict[str, Any]) -> None:
         """Replace what is known of a model."""
-        with self.writing() as connection:
-            connection.execute(
-                "UPDATE models SET about = ? WHERE id = ?", (json.dumps(about), model)
-            )
+        self._update("models", model, about=json.dumps(about))
 
     def last_model(self) -> sqlite3.Row | None:
         """Return the newest model: id, n_answers, about (JSON), made_at."""
-        return self.connection.execute("SELECT * FROM models ORDER BY id DESC LIMIT 1").fetchone()
+        return self._one("SELECT * FROM models ORDER BY id DESC LIMIT 1")
 
 
-def _choice(screen: sqlite3.Row, answer: GivenAnswer) -> tuple[str, str | None]:
+def _check_answer(fields: object) -> Mapping[str, Any]:
+    """Return the answer that a page sent: every field is of its kind and there is no other."""
+    if not isinstance(fields, Mapping) or set(fields) != set(_FIELDS):
+        raise JudgementsError(f"expected an answer with the fields {', '.join(_FIELDS)}")
+    places, took = fields["places"], fields["response_ms"]
+    if fields["side"] not in (LEFT, RIGHT, NEITHER, GRID):
+        raise JudgementsError("side: expected left, right, neither or grid")
+    if fields["method"] not in _METHODS:
+        raise JudgementsError(f"method: expected one of {', '.join(_METHODS)}")
+    if type(places) is not list or len(places) > 64 or any(type(n) is not int for n in places):
+        raise JudgementsError("places: expected a list of whole numbers")
+    if type(fields["screen"]) is not int or not 0 < fields["screen"] < 2**53:
+        raise JudgementsError("screen: expected a number")
+    if type(took) not in (int, float) or not 0 <= took <= _DAY_MS:
+        raise JudgementsError("response_ms: expected milliseconds, from 0 to a day")
+    _check_id(fields["client_id"], "client_id")
+    return fields
+
+
+def _check_id(value: object, field: str) -> None:
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise JudgementsError(f"{field}: expected 8 to 64 letters, digits or hyphens")
+
+
+def _choice(screen: sqlite3.Row, side: str, places: Sequence[int]) -> tuple[str, str | None]:
     """Return what an answer says of the images, and the picked ones of a grid as JSON."""
-    shown, places = json.loads(screen["shown"]), answer.places
-    if answer.side == NEITHER and not places:
+    shown = json.loads(screen["shown"])
+    if side == NEITHER and not places:
         return CANT_TELL, None
     if screen["kind"] == GRID:
-        if answer.side != GRID or not 1 <= len(set(places)) == len(places) <= screen["n_pick"]:
+        if side != GRID or not 1 <= len(set(places)) == len(places) <= screen["n_pick"]:
             raise JudgementsError(f"expected 1 to {screen['n_pick']} picked images of a grid")
         if not all(0 <= place < len(shown) for place in places):
             raise JudgementsError(f"expected places from 0 to {len(shown) - 1}")
         return GRID, json.dumps(sorted(shown[place] for place in places))
-    if answer.side not in (LEFT, RIGHT) or places:
+    if side not in (LEFT, RIGHT) or places:
         raise JudgementsError("expected left, right or neither")
-    chosen = shown[0] if answer.side == LEFT else shown[1]
-    return FIRST if chosen == screen["first"] else SECOND, None
+    return FIRST if shown[side == RIGHT] == screen["first"] else SECOND, None
 
 
-def _make_database(path: Path, key: bytes | None = None) -> None:
+def _make_database(path: Path, key: bytes | None) -> None:
     """Make an empty database, readable by its owner alone because it holds the judges' links."""
     facts = {
         "database": secrets.token_hex(8),
@@ -402,11 +368,8 @@ def _make_database(path: Path, key: bytes | None = None) -> None:
         "key": (key or secrets.token_bytes(32)).hex(),
     }
     try:
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        # An empty one is what is left of a process that was killed right here.
-        if path.stat().st_size:
-            raise JudgementsError(f"{path}: expected no file, there is one")
+        # There may be an empty one, which a process left that was killed right here.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(
                 f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {_tables()} "
@@ -435,7 +398,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
     except sqlite3.Error as error:
-        raise JudgementsError(f"{path}: cannot be opened: {error}") from error
+        raise JudgementsError(f"{path}: cannot be opened to write to it: {error}") from error
     return connection
 
 
@@ -484,6 +447,12 @@ SELECT id, kind, purpose, anchor, shown, n_pick FROM screens
 WHERE judge = ? AND NOT EXISTS (
     SELECT 1 FROM answers WHERE answers.screen = screens.id AND undone_at IS NULL)
 ORDER BY id
+"""
+_SAME_ANSWER = "SELECT judge, screen FROM answers WHERE client_id = ?"
+_UNDONE = "SELECT screen FROM answers WHERE undo_id = ? AND judge = ?"
+_UNDO = """
+UPDATE answers SET undone_at = ?, undo_id = ?
+WHERE id = (SELECT max(id) FROM answers WHERE judge = ? AND undone_at IS NULL) RETURNING screen
 """
 _SCREEN = """
 SELECT kind, shown, n_pick, first, EXISTS (

@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.collecting.study import describe_settings
+from tripletkit.collecting.study import shorten_setting
 from tripletkit.data.judgement_files import CANT_TELL, FIRST, GOLD, LEFT, RIGHT, SECOND, Answer
 from tripletkit.evaluation.intervals import (
     Interval,
@@ -34,44 +34,45 @@ _MAX_CANT_TELL, _MIN_ANSWERS = 0.6, 20
 _MORE_CANT_TELL = 0.2
 
 
-class Share(NamedTuple):
-    """So many of so many.
+@dataclass(frozen=True)
+class _Share:
+    """So many of so many, with Wilson's 95% interval; of nothing there is none.
 
     Example:
-        >>> str(Share(9, 12)), Share(9, 12).percent
+        >>> str(_Share(9, 12)), _Share(9, 12).percent
         ('9 of 12', '75% (47 to 91)')
     """
 
     n: int
     of: int
+    interval: Interval | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        interval = wilson_interval(self.n, self.of) if self.of else None
+        object.__setattr__(self, "interval", interval)
 
     @property
     def value(self) -> float | None:
         return self.n / self.of if self.of else None
 
     @property
-    def interval(self) -> Interval:
-        """Wilson's 95% interval; of nothing from 0 to 1."""
-        return wilson_interval(self.n, self.of) if self.of else Interval(0.0, 1.0)
-
-    @property
     def percent(self) -> str:
         """The share with its interval."""
-        if not self.of:
+        if self.interval is None:
             return "-"
-        low, high = (100 * end for end in self.interval.to_list())
-        return f"{self.n / self.of:.0%} ({low:.0f} to {high:.0f})"
+        low, high = self.interval.to_list()
+        return f"{self.n / self.of:.0%} ({100 * low:.0f} to {100 * high:.0f})"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it."""
-        return self._asdict() | {"interval": self.interval.to_list() if self.of else None}
+    def is_below(self, bound: float) -> bool:
+        """Return whether the true share surely is."""
+        return self.interval is not None and self.interval.high < bound
 
     def __str__(self) -> str:
         return f"{self.n} of {self.of}"
 
 
 @dataclass(frozen=True)
-class JudgeReport:
+class _JudgeReport:
     """What can be said of one judge.
 
     Attributes:
@@ -88,13 +89,13 @@ class JudgeReport:
 
     name: str
     n_screens: int
-    cant_tell: Share
+    cant_tell: _Share
     median_ms: float | None
-    fast: Share
-    consistency: Share
-    agreement: Share
-    left: Share
-    gold: Share
+    fast: _Share
+    consistency: _Share
+    agreement: _Share
+    left: _Share
+    gold: _Share
     reasons: list[str] = field(default_factory=list)
 
 
@@ -112,8 +113,8 @@ class JudgesReport(Result):
         study: what the collection was last started with.
     """
 
-    judges: list[JudgeReport]
-    pairs: dict[tuple[str, str], Share]
+    judges: list[_JudgeReport]
+    pairs: dict[tuple[str, str], _Share]
     alpha: float | None
     alpha_interval: Interval | NoInterval | None
     n_shared: int
@@ -123,13 +124,10 @@ class JudgesReport(Result):
         """Return the report as JSON takes it."""
         interval = self.alpha_interval
         return {
-            "judges": [
-                {name: plain_values(value) for name, value in vars(judge).items()}
-                | {name: getattr(judge, name).to_dict() for name in ("fast", *_SHARES)}
-                for judge in self.judges
-            ],
+            "judges": plain_values(self.judges),
             "pairs": [
-                {"judges": list(names), **share.to_dict()} for names, share in self.pairs.items()
+                {"judges": list(names), **plain_values(share)}
+                for names, share in self.pairs.items()
             ],
             "krippendorff_alpha": self.alpha,
             "krippendorff_interval": interval.to_list() if isinstance(interval, Interval) else None,
@@ -191,12 +189,13 @@ class JudgesReport(Result):
             )
         if careless := [judge for judge in self.judges if judge.reasons]:
             sections.append([f"{j.name} looks careless: {'; '.join(j.reasons)}" for j in careless])
-        if asked := [[f"{key}:", text] for key, text in describe_settings(self.study).items()]:
+        settings = {key: value for key, value in self.study.items() if key != "words" and value}
+        if asked := [[f"{key}:", shorten_setting(value)] for key, value in settings.items()]:
             sections.append([Table(asked, has_heading=False, title="How it was asked")])
         return sections
 
 
-# Of `JudgeReport`, in the order of the table.
+# Of `_JudgeReport`, in the order of the table.
 _SHARES = ("cant_tell", "consistency", "agreement", "left", "gold")
 
 
@@ -217,12 +216,12 @@ def report_judges(
     same = sum(each @ each.T for each in alike)
     both = sum(alike) @ sum(alike).T
     pairs = {
-        (names[a], names[b]): Share(int(same[a, b]), int(both[a, b]))
+        (names[a], names[b]): _Share(int(same[a, b]), int(both[a, b]))
         for a, b in combinations(range(len(names)), 2)
     }
     reports = []
     for place, (name, given) in enumerate(table.groupby("judge", sort=False)):
-        agreement = Share(
+        agreement = _Share(
             int(same[place].sum() - same[place, place]), int(both[place].sum() - both[place, place])
         )
         reports.append(_report_one(str(name), given, agreement))
@@ -257,7 +256,7 @@ def _tabulate(answers: Sequence[Answer], gold: Collection[tuple[str, str, str]])
     return table.assign(truth=table["question"].map(known))
 
 
-def _report_one(name: str, answers: pd.DataFrame, agreement: Share) -> JudgeReport:
+def _report_one(name: str, answers: pd.DataFrame, agreement: _Share) -> _JudgeReport:
     # A grid implies many triplets and is one screen.
     screens = answers.drop_duplicates("screen")
     times = screens["response_ms"][screens["response_ms"] > 0]
@@ -266,31 +265,28 @@ def _report_one(name: str, answers: pd.DataFrame, agreement: Share) -> JudgeRepo
     is_same = told["chosen"] == told.groupby("question")["chosen"].transform("first")
     asked = answers.drop_duplicates("question").dropna(subset="truth")
     n_left, n_right = (int((screens["side"] == side).sum()) for side in (LEFT, RIGHT))
-    return JudgeReport(
+    return _JudgeReport(
         name,
         len(screens),
-        Share(int(screens["chosen"].isna().sum()), len(screens)),
+        _Share(int(screens["chosen"].isna().sum()), len(screens)),
         float(times.median()) if len(times) else None,
-        Share(int((times < _FAST_MS).sum()), len(times)),
-        Share(int(is_same[~is_first].sum()), int((~is_first).sum())),
+        _Share(int((times < _FAST_MS).sum()), len(times)),
+        _Share(int(is_same[~is_first].sum()), int((~is_first).sum())),
         agreement,
-        Share(n_left, n_left + n_right),
-        Share(int((asked["chosen"] != asked["truth"]).sum()), len(asked)),
+        _Share(n_left, n_left + n_right),
+        _Share(int((asked["chosen"] != asked["truth"]).sum()), len(asked)),
     )
 
 
-def _find_reasons(report: JudgeReport, usual_cant_tell: float) -> list[str]:
+def _find_reasons(report: _JudgeReport, usual_cant_tell: float) -> list[str]:
     from scipy.stats import binomtest
 
     reasons = []
     if report.fast.of >= _MIN_TIMED and report.fast.n > _MAX_FAST_SHARE * report.fast.of:
         reasons.append(f"{report.fast} answers took less than {_FAST_MS / 1000:g} s")
-    if (
-        report.consistency.of >= _MIN_REPEATS
-        and report.consistency.interval.high < _MIN_CONSISTENCY
-    ):
+    if report.consistency.of >= _MIN_REPEATS and report.consistency.is_below(_MIN_CONSISTENCY):
         reasons.append(f"{report.consistency} repeated questions were answered as before")
-    if report.agreement.of >= _MIN_SHARED and report.agreement.interval.high < _MIN_AGREEMENT:
+    if report.agreement.of >= _MIN_SHARED and report.agreement.is_below(_MIN_AGREEMENT):
         reasons.append(f"{report.agreement} answers agree with other judges")
     if report.left.of >= _MIN_ANSWERS:
         chance = binomtest(report.left.n, report.left.of).pvalue

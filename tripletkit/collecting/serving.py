@@ -10,12 +10,10 @@ import io
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -25,6 +23,8 @@ from tripletkit.errors import JudgementsError, MissingExtraError
 if TYPE_CHECKING:
     from flask import Flask
     from werkzeug import Response
+
+logger = logging.getLogger("tripletkit")
 
 # An answer is some two hundred bytes; nothing that is sent to this server is longer than that of
 # a large grid.
@@ -45,13 +45,7 @@ _HEADERS = {
 _N_THREADS = 12
 _MAX_CONNECTIONS = 2000
 _IDLE_S = 20
-_COOKIE_AGE_S = 90 * 24 * 3600
 
-# Longest side in pixels: of two beside each other on a phone, on a desk, and alone on a large
-# screen of many pixels.
-SIZES_PX = {"small": 360, "medium": 720, "large": 1280}
-# Of the largest, some 250 MB.
-_N_KEPT = 1500
 _QUALITY = 85
 # Images of so few pixels are drawings or icons, which JPEG blurs.
 _SMALL_PX = 128
@@ -125,67 +119,26 @@ def _allow_open_files(n: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-def is_local(host: str) -> bool:
-    """Return whether an address can be reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.casefold() == "localhost"
-
-
-def shown_hosts(host: str) -> list[str]:
-    """Return the addresses that links name: those that others can reach, where all are bound."""
-    if host not in ("0.0.0.0", "::"):
-        return [f"[{host}]" if ":" in host else host]
-    name = socket.gethostname()
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)}
-    except OSError:
-        found = set()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        # Nothing is sent: this only asks which address leads out of this machine.
-        probe.connect(("192.0.2.1", 9))
-        found.add(probe.getsockname()[0])
-    return [name, *sorted(each for each in found if not is_local(each))]
-
-
-def publish(app: Callable, url: str) -> Callable:
-    """Return a WSGI application as it is seen at an address that a proxy serves it under.
-
-    No header that a visitor could send as well (`X-Forwarded-For` and its like) is believed. The
-    proxy may leave the prefix in the path or take it out.
-    """
-    parts = urlsplit(url)
-    prefix = parts.path.rstrip("/")
-
-    def call(environ: dict[str, Any], start_response: Callable) -> Any:
-        environ |= {"wsgi.url_scheme": parts.scheme, "HTTP_HOST": parts.netloc}
-        if prefix:
-            environ |= {
-                "SCRIPT_NAME": prefix,
-                "PATH_INFO": "/" + environ["PATH_INFO"].removeprefix(prefix).lstrip("/"),
-            }
-        return app(environ, start_response)
-
-    return call
-
-
-def let_in(location: str, cookie: str, secret: str) -> Response:
-    """Take a secret out of the address and into a cookie."""
-    from flask import redirect, request
-
-    response = redirect(location, 303)
-    # Lax, so that a link in a mail works; what changes something needs the form token as well.
-    response.set_cookie(
-        cookie,
-        secret,
-        max_age=_COOKIE_AGE_S,
-        httponly=True,
-        samesite="Lax",
-        secure=request.is_secure,
-        path=request.root_path or "/",
-    )
-    return response
+def tell_address(listener: socket.socket) -> str:
+    """Return the address that links name, and say who else can see what is served there."""
+    host, port = listener.getsockname()[:2]
+    names = [f"[{host}]" if ":" in host else host]
+    if host in ("0.0.0.0", "::"):
+        names = [socket.gethostname()]
+        probing = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with probing as probe, contextlib.suppress(OSError):
+            # Nothing is sent: this only asks which address leads out of this machine.
+            probe.connect(("192.0.2.1", 9))
+            names.append(probe.getsockname()[0])
+    if not ipaddress.ip_address(host).is_loopback:
+        logger.warning(
+            "pages at %s are not encrypted: whoever can listen to the network sees the images, "
+            "the answers and the links.",
+            host,
+        )
+    for name in names[1:]:
+        logger.info("Instead of %s the links may have %s.", names[0], name)
+    return f"http://{names[0]}:{port}"
 
 
 def add_headers(response: Response, policy: str = "") -> Response:
@@ -209,24 +162,12 @@ def form_token(key: bytes, token: str) -> str:
     return hmac.new(key, token.encode(), hashlib.sha256).hexdigest()
 
 
-class ScaledImages:
-    """Images by number as files for a browser, the last ones used kept in memory."""
+def scale_image(path: Path, longest_px: int, quality: int = _QUALITY) -> tuple[bytes, str]:
+    """Return an image as a file for a browser, and its media type.
 
-    def __init__(self, paths: dict[int, Path], n_kept: int = _N_KEPT) -> None:
-        self._paths = paths
-        self._scale = lru_cache(n_kept)(lambda number, px: scale_image(paths[number], px))
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._paths
-
-    def get(self, number: int, size: str) -> bytes:
-        """Return an image as a file, by its number and a key of `SIZES_PX`; see `scale_image`."""
-        return self._scale(number, SIZES_PX[size])
-
-
-def scale_image(path: Path, longest_px: int, quality: int = _QUALITY) -> bytes:
-    """Return an image as a JPEG file, or PNG if it is tiny: upright, and without what its file
-    says of where and when it was taken; small images stay as they are."""
+    It is a JPEG, or PNG if it is tiny: upright, and without what its file says of where and when
+    it was taken. Small images stay as they are.
+    """
     image = read_image(path, at_least_px=longest_px // 2)
     # A new image: that of a file would take its EXIF block along.
     image = Image.frombytes("RGB", image.size, image.tobytes())
@@ -234,11 +175,6 @@ def scale_image(path: Path, longest_px: int, quality: int = _QUALITY) -> bytes:
     file = io.BytesIO()
     if max(image.size) <= _SMALL_PX:
         image.save(file, "PNG", optimize=True)
-    else:
-        image.save(file, "JPEG", quality=quality)
-    return file.getvalue()
-
-
-def media_type(data: bytes) -> str:
-    """Return what kind of file `scale_image` made."""
-    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
+        return file.getvalue(), "image/png"
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue(), "image/jpeg"

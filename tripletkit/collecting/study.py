@@ -7,20 +7,19 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tripletkit import defaults
 from tripletkit.data.judgement_files import open_database
-from tripletkit.data.outputs import note_input
+from tripletkit.data.outputs import Outputs, marked_form, note_input, open_output
 from tripletkit.errors import JudgementsError
 
-_PARAMETER = re.compile(r"[0-9A-Za-z_.-]{1,40}")
-# In the links of Prolific and of Mechanical Turk; the first of each is whose they are.
-_URL_PARAMETERS = ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID", "workerId", "assignmentId", "hitId")
-LANGUAGES = ("en", "de", "es", "fr")
+STUDY_FILE = "study.toml"
+_FORM = marked_form("a study", b"# What this study says")
+_LANGUAGES = ("en", "de", "es", "fr")
 _HERE = Path(__file__).parent
 
 
@@ -55,7 +54,7 @@ class Study:
         return self.words[key].format(**values)
 
     def instruct(self, *, is_grid: bool) -> str:
-        """Return the instructions as HTML."""
+        """Return the instructions, or what is usually said, as HTML."""
         usual = self.words["usual_instructions_grid" if is_grid else "usual_instructions"]
         return render_markdown(self.instructions or usual)
 
@@ -66,7 +65,7 @@ class Study:
 
     def link_of(self, parameters: Mapping[str, str]) -> str:
         """Return the link of the last page, with what came in the link of a judge."""
-        values = {"code": self.code, **dict.fromkeys(_URL_PARAMETERS, ""), **parameters}
+        values = {"code": self.code, **parameters}
         return re.sub(r"{(\w+)}", lambda found: quote(values.get(found[1], "")), self.link)
 
     def is_enough(self, about: Mapping[str, Any]) -> bool:
@@ -77,8 +76,22 @@ class Study:
         return 100 * (after - curve[-1]["accuracy"]) < self.stop_points
 
 
-def read_study(path: Path) -> Study:
-    """Read a file of a study; raises `JudgementsError` where a value is not of its kind."""
+def open_study(given: Path | None, database: Path, kept: Mapping[str, Any]) -> Study:
+    """Read the given file, or the one beside the database; else take what the database has kept.
+
+    Where there is nothing yet, a file is made that says nothing, and what could be said.
+    """
+    path = given or database.with_name(STUDY_FILE)
+    if given is not None or path.exists():
+        return _read_study(path)
+    if "language" in kept:
+        return Study(**{each.name: kept[each.name] for each in fields(Study) if each.name in kept})
+    with open_output(Outputs().file(path, _FORM)) as file:
+        file.write((_HERE / "templates" / STUDY_FILE).read_text(encoding="utf-8"))
+    return Study()
+
+
+def _read_study(path: Path) -> Study:
     given = _read_toml(path)
     known = {each.name: each.default for each in fields(Study) if each.name != "words"}
     if unknown := sorted(set(given) - set(known)):
@@ -124,20 +137,14 @@ _KINDS: dict[Any, tuple[Callable[[Any], Any], str]] = {
 }
 
 
-def read_parameters(given: Mapping[str, str]) -> dict[str, str]:
-    """Return what a link says of a participant, the names and values that are of their kind."""
-    found = {name: given.get(name, "") for name in _URL_PARAMETERS}
-    return {name: value for name, value in found.items() if _PARAMETER.fullmatch(value)}
-
-
 def _read_words(language: str, folder: Path = Path()) -> dict[str, str]:
     """Return the words of a language that is shipped, or of a file with the same keys."""
-    if language in LANGUAGES:
+    if language in _LANGUAGES:
         return tomllib.loads((_HERE / "words" / f"{language}.toml").read_text(encoding="utf-8"))
     english, path = _read_words("en"), folder / language
     if not path.is_file():
         raise JudgementsError(
-            f"{path}: expected one of {', '.join(LANGUAGES)} as `language`, or a file of words"
+            f"{path}: expected one of {', '.join(_LANGUAGES)} as `language`, or a file of words"
         )
     words = _read_toml(path)
     wrong = [
@@ -171,37 +178,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise JudgementsError(f"{path}: expected TOML: {error}") from error
 
 
-def study_template() -> str:
-    """Return a file of a study that says nothing yet, and what could be said."""
-    return (_HERE / "templates" / "study.toml").read_text(encoding="utf-8")
-
-
-def describe_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a collection was started with, a short text each; the usual words left out."""
-    told = {key: value for key, value in settings.items() if key != "words" and value}
-    return {key: _shorten(value) for key, value in told.items()}
-
-
-def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what is other than at the last start, a text each."""
-    return [
-        f"{key} is {_shorten(now.get(key))}, it was {_shorten(before.get(key))}"
-        for key in now
-        if key in before and json.dumps(now[key]) != json.dumps(before[key])
-    ]
-
-
-def _shorten(value: Any) -> str:
-    text = "the words of a language" if isinstance(value, dict) else str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def settings_of(study: Study, **asking: Any) -> dict[str, Any]:
-    """Return what a database keeps of how it was asked, as plain JSON values."""
-    return asking | json.loads(json.dumps(asdict(study)))
-
-
 def kept_settings(database: Path) -> dict[str, Any]:
     """Return what the database was last asked with; nothing where that was never kept."""
     with open_database(database) as connection:
@@ -209,10 +185,10 @@ def kept_settings(database: Path) -> dict[str, Any]:
     return {} if row is None else json.loads(row["value"])
 
 
-def kept_study(settings: Mapping[str, Any]) -> Study:
-    """Return the study of kept settings."""
-    given = {each.name: settings[each.name] for each in fields(Study) if each.name in settings}
-    return replace(Study(), **given)
+def shorten_setting(value: object) -> str:
+    """Return a setting in a line of its own."""
+    text = "the words of a language" if isinstance(value, dict) else " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def render_markdown(text: str) -> str:
