@@ -47,7 +47,7 @@ from PIL import Image, ImageDraw
 from tripletkit import TripletkitError, defaults
 from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import read_labels
-from tripletkit.data.triplets import write_triplet_lines
+from tripletkit.data.triplets import write_triplets
 from tripletkit.data.unfinished import end_moves, remove_unfinished
 from tripletkit.evaluation.answers import write_answers
 from tripletkit.model.model_folder import load_model
@@ -756,7 +756,7 @@ def _read_triplets(data: bytes) -> str | None:
     """Read triplets: the same when written and read again, no more of them than lines."""
     triplets = read_triplets(io.BytesIO(data))
     written = io.StringIO()
-    write_triplet_lines(written, triplets.names, triplets.rows)
+    write_triplets(written, triplets.names, triplets.rows)
     again = read_triplets(io.BytesIO(written.getvalue().encode()))
     one, other = (np.array(t.names, dtype=object)[t.rows].tolist() for t in (triplets, again))
     if one != other:

@@ -6,7 +6,7 @@ import io
 
 import tripletkit as tk
 from tripletkit import Judgements
-from tripletkit.data.judgements import open_truth, open_votes
+from tripletkit.data.judgements import open_truth
 
 
 class NamedBytes(io.BytesIO):
@@ -24,20 +24,6 @@ def open_text(data, name="t.csv", **options) -> Judgements:
 def read_triplets(source, name=None):
     """Return the rows of a path, or of an open file under another name."""
     return tk.read_judgements(_named(source, name)).triplets
-
-
-def scan_triplets(source, name=None):
-    return tk.read_judgements(_named(source, name), with_problems=True)
-
-
-def read_triplets_with_shares(source, name=None):
-    judgements = tk.read_judgements(_named(source, name), columns={"share": "4"})
-    return judgements.triplets, judgements.votes
-
-
-def read_votes(source, name=None):
-    """Return the votes, and the questions that stand beside them."""
-    return open_votes(_named(source, name))[:2]
 
 
 def rows_of(triplets):

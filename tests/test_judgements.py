@@ -6,20 +6,17 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from collected import answer_all, by_label, sent, start
-from opened import read_triplets, read_votes
+from opened import read_triplets
 
 import tripletkit as tk
 from tripletkit import TripletkitError, Triplets
-from tripletkit.model.model_folder import load_model
-from tripletkit.model.record import InputsRecord
-from tripletkit.training.inputs import find_sources, read_training_triplets
+from tripletkit.data.judgements import reopen_judgements
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 
@@ -77,35 +74,24 @@ def test_most_judges_decide_and_each_has_one_vote(told):
     told.tell("anna", question, "c")
     told.tell("ben", question, "c")
     told.tell("carla", question, "b")
-    # Twice the same is one vote; once this and once that, half for each.
+    # Twice the same is one vote; once this and once that, half for each; can't tell, too.
     other = told.ask("ade")
     told.tell("anna", other, "d")
     told.tell("anna", other, "d")
     told.tell("ben", other, "d")
     told.tell("ben", other, "e")
-    assert rows_of(tk.read_judgements(told.database.path)) == [("acb", 2, 1), ("ade", 1.5, 0.5)]
-
-
-def test_the_same_question_turned_round_is_the_same(told):
-    told.tell("anna", told.ask("abc"), "b")
-    told.tell("ben", told.ask("acb"), "c")
-    told.tell("carla", told.ask("acb"), "c")
-    assert rows_of(tk.read_judgements(told.database.path)) == [("acb", 2, 1)]
-
-
-def test_cant_tell_is_half_a_vote_for_each(told):
-    told.tell("anna", told.ask("abc"), "?")
-    question = told.ask("ade")
-    told.tell("anna", question, "?")
-    told.tell("ben", question, "e")
+    told.tell("carla", other, "?")
+    # The same question turned round is the same.
+    told.tell("anna", told.ask("bde"), "d")
+    told.tell("ben", told.ask("bed"), "e")
+    told.tell("carla", told.ask("bed"), "e")
+    told.tell("anna", told.ask("cad"), "?")
     judgements = tk.read_judgements(told.database.path)
-    assert rows_of(judgements) == [("abc", 0.5, 0.5), ("aed", 1.5, 0.5)]
-    assert rows_of(judgements.decided()) == [("aed", 1.5, 0.5)]
+    decided = [("acb", 2, 1), ("ade", 2, 1), ("bed", 2, 1)]
+    assert rows_of(judgements) == [*decided, ("cad", 0.5, 0.5)]
     # A triplet file has no place for what is open.
-    triplets = judgements.decided().triplets
-    assert [triplets.names[i] for i in triplets.rows[0]] == ["a.png", "e.png", "d.png"]
-    assert len(triplets) == 1
-    assert triplets.place(0) == f"{told.database.path}:2"
+    assert rows_of(judgements.decided()) == decided
+    assert judgements.decided().triplets.place(2) == f"{told.database.path}:3"
 
 
 def test_undone_answers_and_gold_count_for_nothing(told):
@@ -161,17 +147,6 @@ def test_undecided_questions_and_every_answer_leave_apart(told, tripletkit, tmp_
     assert len(tk.read_judgements(told.database.path)) == 1
 
 
-def test_judges_can_be_left_out(told):
-    question = told.ask("abc")
-    told.tell("anna", question, "b")
-    told.tell("ben", question, "c")
-    assert rows_of(tk.read_judgements(told.database.path, exclude=["ben"])) == [("abc", 1, 0)]
-    with pytest.raises(TripletkitError, match=r"carl; there are anna, ben"):
-        tk.read_judgements(told.database.path, exclude=["carl"])
-    with pytest.raises(TripletkitError, match="no answer"):
-        tk.read_judgements(told.database.path, exclude=["anna", "ben"])
-
-
 def test_every_command_that_reads_a_database_can_leave_judges_out(
     tripletkit, tiny_backbone, toy_competition, collected, tmp_path
 ):
@@ -184,10 +159,7 @@ def test_every_command_that_reads_a_database_can_leave_judges_out(
     arguments = ["train", collected, toy_competition.images, "-o", tmp_path / "m"]
     arguments += ["--backbone", "tiny", "--recipe", "map", "--exclude", "ben"]
     tripletkit(*arguments, code=0)
-    inputs = load_model(tmp_path / "m").record.inputs
-    assert inputs.triplets.sha256 == without.record.sha256
-    # Who reads the training's answers again reads them without ben.
-    assert len(read_training_triplets(inputs)) == len(without.decided())
+    assert tk.load(tmp_path / "m").record.inputs.triplets.sha256 == without.record.sha256
     answers = tmp_path / "answers.txt"
     answers.write_text("1\n" * len(without.decided()))
     reading = ["--exclude", "ben", "--json"]
@@ -201,8 +173,13 @@ def test_every_command_that_reads_a_database_can_leave_judges_out(
     tripletkit(*words, code=0)
     words = ["predict", collected, "--model", tmp_path / "m", "--exclude", "ben"]
     assert len(tripletkit(*words, code=0).stdout.splitlines()) == len(without) + 1
-    refused = tripletkit("audit", answers, "--exclude", "ben")
-    assert "expected a database of judgements: only that has judges" in refused.stderr
+    for given, judge, message in (
+        (answers, "ben", "expected a database of judgements: only that has judges"),
+        (collected, "carl", "got carl; there are anna, ben"),
+    ):
+        assert message in tripletkit("audit", given, "--exclude", judge).stderr
+    with pytest.raises(TripletkitError, match="no answer"):
+        tk.read_judgements(collected, exclude=["anna", "ben"])
 
 
 def test_a_grid_implies_its_triplets(tmp_path):
@@ -241,14 +218,19 @@ def test_what_is_said_decides_the_hash(told, tmp_path):
     assert tk.read_judgements(told.database.path).record.sha256 != before
 
 
-def test_a_model_learns_again_from_judgements_as_they_were_read(toy_model, tmp_path):
-    (tmp_path / "t.txt").write_text("a b c 0.2\n")
-    record = load_model(toy_model).record
-    read = tk.read_judgements(tmp_path / "t.txt", columns={"share": "4"}, swap=True).record
-    inputs = InputsRecord(triplets=read, val=read, split="none")
-    again = find_sources(replace(record, inputs=inputs), toy_model)
-    for judgements in (again.judgements, again.val):
-        assert judgements.votes.share.tolist() == [0.8]
+def test_judgements_are_read_again_as_they_were(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("0 1 2 0.2\n")
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    how = {"columns": {"share": "4"}, "names": tmp_path / "names.txt", "swap": True}
+    read = tk.read_judgements(path, **how)
+    again = reopen_judgements(read.record)
+    assert (again.triplets.names, again.votes.share.tolist()) == (["a", "b", "c"], [0.8])
+    # A list in memory is not there any more.
+    listed = tk.read_judgements(path, **how | {"names": ["a", "b", "c"]})
+    assert reopen_judgements(listed.record) is None
+    path.write_text("0 1 2 0.3\n")
+    assert reopen_judgements(read.record) is None
 
 
 def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_images):
@@ -304,42 +286,32 @@ def collected(filled, tmp_path):
 def test_train_learns_from_it_and_validates_on_the_random_share(
     tripletkit, tiny_backbone, toy_competition, collected, tmp_path
 ):
-    arguments = [
-        *("train", collected, toy_competition.images, "-o", tmp_path / "m", "--backbone", "tiny"),
-        *("--epochs", 2, "--split", "component", "--val-fraction", 0.4),
-    ]
+    arguments = ["train", collected, toy_competition.images, "-o", tmp_path / "m"]
+    arguments += ["--backbone", "tiny", "--recipe", "map"]
+    result = tripletkit(*arguments, code=0)
+    assert "Validation is on the random share alone" in result.stderr
+    judgements = tk.read_judgements(collected)
+    n_random = int(judgements.decided().is_random.sum())
+    # Of hundreds of answers nearly every question of chance was held out, and no other.
+    assert (
+        0 < tk.load(tmp_path / "m").record.pooled.trained.n_triplets <= n_random < len(judgements)
+    )
+    arguments += ["--split", "component", "--val-fraction", 0.4, "--force"]
     result = tripletkit(*arguments, code=0)
     assert "tied" in result.stderr
     assert "Validation is on the random share alone" in result.stderr
-    model = load_model(tmp_path / "m")
-    judgements = tk.read_judgements(collected)
-    assert model.record.inputs.triplets.sha256 == judgements.record.sha256
-    assert model.record.inputs.votes.n_tied == int(judgements.votes.is_tie.sum()) > 50
-    n_random = int(judgements.decided().is_random.sum())
-    assert 0 < model.record.validation.trained.n <= 0.5 * n_random
-    assert len(read_training_triplets(model.record.inputs)) == len(judgements.decided())
+    record = tk.load(tmp_path / "m").record
+    assert record.inputs.triplets.sha256 == judgements.record.sha256
+    assert record.inputs.votes.n_tied == int(judgements.votes.is_tie.sum()) > 50
+    assert 0 < record.validation.trained.n <= 0.5 * n_random
     # What docs/collect.md goes through: both say that the model has learned from these.
     preds = tmp_path / "preds.csv"
     words = ["predict", collected, "--model", tmp_path / "m", "-o", preds]
     assert "the model learned from" in tripletkit(*words, code=0).stderr
     words = ["score", preds, collected, "--model", tmp_path / "m"]
     assert "of these questions and their answers are among those" in tripletkit(*words).stderr
-    refused = tripletkit(*arguments, "--force", "--votes", toy_competition.truth, code=2)
+    refused = tripletkit(*arguments, "--votes", toy_competition.truth, code=2)
     assert "holds its votes" in refused.stderr
-
-
-@pytest.mark.slow
-def test_held_out_draws_score_on_the_random_share_alone(
-    tripletkit, tiny_backbone, toy_competition, collected, tmp_path
-):
-    arguments = ["train", collected, toy_competition.images, "-o", tmp_path / "m"]
-    arguments += ["--backbone", "tiny", "--epochs", 2]
-    result = tripletkit(*arguments, code=0)
-    assert "Validation is on the random share alone" in result.stderr
-    judgements = tk.read_judgements(collected).decided()
-    score = load_model(tmp_path / "m").record.pooled.trained
-    # Of hundreds of answers nearly every question of chance was held out, and no other.
-    assert 0 < score.n_triplets <= judgements.is_random.sum() < len(judgements)
 
 
 def test_score_takes_the_random_share_alone_and_says_so(tripletkit, collected, tmp_path):
@@ -364,21 +336,16 @@ def test_score_takes_the_random_share_alone_and_says_so(tripletkit, collected, t
     score = json.loads(result.stdout)
     assert (score["n"], score["n_correct"]) == (n_random, n_right)
     assert score["votes"]["n"] == n_random
+    # Labels alone are in the order of `predict`.
+    labels = tmp_path / "labels.txt"
+    labels.write_text("1\n" * len(judgements))
+    scored = json.loads(tripletkit("score", labels, collected, "--json", code=0).stdout)
+    assert scored["accuracy"] == 1
+    labels.write_text("1\n" * 3)
+    assert "expected" in tripletkit("score", labels, collected, code=1).stderr
 
 
-def test_score_takes_labels_in_the_order_of_predict(tripletkit, collected, tmp_path):
-    judgements = tk.read_judgements(collected).decided()
-    answers = tmp_path / "labels.txt"
-    answers.write_text("1\n" * len(judgements))
-    result = tripletkit("score", answers, collected, "--json", code=0)
-    assert json.loads(result.stdout)["accuracy"] == 1
-    answers.write_text("1\n" * 3)
-    result = tripletkit("score", answers, collected, code=1)
-    assert "expected" in result.stderr
-
-
-def test_audit_and_split_read_it(tripletkit, collected, tmp_path, toy_competition):
-    result = tripletkit("audit", collected, toy_competition.images, code=0)
+def test_split_validates_on_the_random_share(tripletkit, collected, tmp_path):
     folder = tmp_path / "parts"
     result = tripletkit("split", collected, "-o", folder, "--by", "component", code=0)
     assert "random share alone" in result.stderr
@@ -396,13 +363,8 @@ def test_export_writes_what_train_reads(tripletkit, collected, tmp_path):
     command = ["export-judgements", str(collected), "-o", str(folder)]
     tripletkit(*command, code=0)
     judgements = tk.read_judgements(collected).decided()
-    triplets = read_triplets(folder / "train.txt")
-    assert [triplets.names[i] for i in triplets.rows.ravel()] == [
-        judgements.triplets.names[i] for i in judgements.triplets.rows.ravel()
-    ]
-    votes = read_votes(folder / "votes.csv")[0]
-    np.testing.assert_array_equal(votes.for_first, judgements.votes.for_first)
-    np.testing.assert_array_equal(votes.for_second, judgements.votes.for_second)
+    written = tk.read_judgements(folder / "train.txt", votes=folder / "votes.csv")
+    assert rows_of(written) == rows_of(judgements)
     again = tripletkit(*command)
     assert again.exit_code == 1 and "--force" in again.stderr
     tripletkit(*command, "--force", "--random-share", code=0)

@@ -306,7 +306,7 @@ def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tripletkit.api.class_labels.write_triplet_lines", fail)
+    monkeypatch.setattr("tripletkit.api.class_labels.write_triplets", fail)
     output, triplets_out = tmp_path / "mined.csv", tmp_path / "hard.txt"
     before = "anchor,other,kind,distance,rank\n"
     output.write_text(before)

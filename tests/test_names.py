@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import warnings
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opened import open_text, read_answers, read_labels, read_triplets, read_votes
+from opened import open_text, read_labels, read_triplets
 from opened import rows_of as named_rows
 from PIL import Image
 
@@ -19,11 +18,13 @@ import tripletkit as tk
 from tripletkit import Answers, DataWarning, TripletkitError, Triplets
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.splits.split_files import write_questions
-from tripletkit.data.tables import _split_csv_line
-from tripletkit.data.text_files import guard_formula, quote_csv_field, quote_name, unguard_formula
+from tripletkit.data.text_files import (
+    guard_formula,
+    quote_csv_field,
+    quote_name,
+    unguard_formula,
+)
 from tripletkit.data.triplets import write_triplets
-from tripletkit.evaluation.answer_checks import check_same_questions
-from tripletkit.evaluation.answers import write_answers
 from tripletkit.evaluation.classification import Confusion
 
 FORMULAS = ["=cmd|calc!A0.jpg", "+1.jpg", "-1.jpg", "@SUM(A1)", " =1", "＝1.jpg", "'=1", "''-x"]
@@ -38,6 +39,7 @@ names = (
     )
 )
 rows_of_names = st.lists(st.tuples(names, names, names), min_size=1, max_size=6)
+distinct_names = st.lists(names, min_size=1, max_size=6, unique=True)
 fast = settings(max_examples=50)
 
 
@@ -57,8 +59,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("names")
 
 
-@pytest.mark.slow
-@given(st.text())
+@given(st.text() | st.sampled_from([*FORMULAS, "\tx", "\rx"]))
 def test_guarding_is_undone_and_leaves_no_formula(text):
     guarded = guard_formula(text)
     assert unguard_formula(guarded) == text
@@ -67,22 +68,11 @@ def test_guarding_is_undone_and_leaves_no_formula(text):
     assert guarded in (text, "'" + text)
 
 
-@pytest.mark.parametrize("name", [*FORMULAS, "\tx", "\rx"])
-def test_formulas_are_guarded_and_other_names_are_not(name):
-    assert guard_formula(name) == "'" + name
+def test_names_that_are_no_formula_stay_as_they_are():
     for harmless in ("a=b.jpg", "x-1.jpg", "00123", "it's.jpg", "'quoted'"):
         assert guard_formula(harmless) == harmless
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-@fast
-@given(fields=st.lists(names, min_size=1, max_size=5))
-def test_a_csv_row_reads_back(separator, fields):
-    line = separator.join(map(quote_csv_field, fields))
-    assert _split_csv_line(line, separator) == fields
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv"])
 @fast
 @given(named=rows_of_names)
@@ -93,17 +83,11 @@ def test_triplet_files_read_back(folder, suffix, named):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert named_rows(read_triplets(path)) == named
-
-
-@fast
-@given(named=rows_of_names)
-def test_questions_read_back_as_unanswered_where_a_heading_is_needed(folder, named):
-    triplets = as_triplets(named)
-    path = folder / "questions.txt"
     truth = np.ones(len(named), int)
     write_questions(path, folder / "truth.csv", triplets.names, triplets.rows, truth)
     read = read_triplets(path)
     assert named_rows(read) == named
+    # As unanswered, where a heading is needed.
     assert read.is_answered in (None, False)
 
 
@@ -112,24 +96,18 @@ def test_questions_read_back_as_unanswered_where_a_heading_is_needed(folder, nam
 @given(named=rows_of_names)
 def test_tables_of_triplets_and_votes_read_back(separator, named):
     columns = ["votes_c", "anchor", "first", "second", "votes_b"]
-    data = table(columns, [("1", *row, "3") for row in named], separator)
-    judgements = open_text(data)
+    judgements = open_text(table(columns, [("1", *row, "3") for row in named], separator))
     assert named_rows(judgements.triplets) == named
     assert judgements.votes.share.tolist() == [0.75] * len(named)
-    assert named_rows(read_votes(io.BytesIO(data), "t.csv")[1]) == named
 
 
-@pytest.mark.slow
 @fast
 @given(named=rows_of_names)
 def test_predicted_answers_score_against_the_same_triplets(folder, named):
     triplets = as_triplets(named)
-    write_triplets(folder / "asked.txt", triplets.names, triplets.rows)
-    asked = read_triplets(folder / "asked.txt")
     margins = np.linspace(-1, 1, len(named), dtype=np.float32)
-    write_answers(folder / "preds.csv", Answers.from_margins(margins, asked, "asked"))
-    answers = read_answers(folder / "preds.csv")
-    check_same_questions(answers, triplets)
+    Answers.from_margins(margins, triplets, "asked").write(folder / "preds.csv", overwrite=True)
+    answers = tk.read_answers(folder / "preds.csv")
     assert named_rows(answers.triplets) == named
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
@@ -140,26 +118,20 @@ def test_predicted_answers_score_against_the_same_triplets(folder, named):
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @fast
-@given(distinct=st.lists(names, min_size=1, max_size=6, unique=True))
-def test_labels_read_back(separator, distinct):
-    data = table(["label", "name"], [(name.strip() or "x", name) for name in distinct], separator)
-    expected = {name: name.strip() or "x" for name in distinct if name.strip()}
-    if len(expected) < len(distinct):
-        return
-    assert read_labels(data) == expected
-
-
-@fast
-@given(distinct=st.lists(names, min_size=1, max_size=6, unique=True))
-def test_lists_of_held_out_names_read_back(folder, distinct):
+@given(distinct=distinct_names)
+def test_labels_and_lists_of_held_out_names_read_back(folder, separator, distinct):
     path = folder / "held_out.txt"
     path.write_text("".join(f'"{name.replace(chr(34), chr(34) * 2)}"\n' for name in distinct))
     assert list(read_held_out(path, folder)) == distinct
+    expected = {name: name.strip() or "x" for name in distinct if name.strip()}
+    data = table(["label", "name"], [(label, name) for name, label in expected.items()], separator)
+    if expected:
+        assert read_labels(data) == expected
 
 
 @pytest.mark.slow
 @fast
-@given(distinct=st.lists(names, min_size=1, max_size=6, unique=True))
+@given(distinct=distinct_names)
 def test_vectors_and_confusions_hold_the_names(folder, distinct):
     vectors = np.ones((len(distinct), 2), np.float32)
     embeddings = tk.Embeddings(distinct, vectors, "l2", [None] * len(distinct))
@@ -183,17 +155,14 @@ def test_quote_name_refuses_what_no_line_can_hold(name):
         quote_name(name)
 
 
-def test_compare_writes_rows_without_formulas(tripletkit, tmp_path):
-    named = [("=1", "b", "c"), ("+1", "-1", "@x")]
-    triplets = as_triplets(named)
-    for number, predictions in enumerate(([1, 1], [0, 0])):
-        path = tmp_path / f"p{number}.csv"
-        write_answers(path, Answers(np.array(predictions), np.ones(2, np.float32), triplets, ""))
-    (tmp_path / "truth.txt").write_text("1\n0\n")
-    files = [str(tmp_path / name) for name in ("p0.csv", "p1.csv", "truth.txt")]
-    written = tmp_path / "rows.csv"
-    tripletkit("compare", *files, "--rows", written, code=0)
-    lines = list(csv.reader(written.open(newline="")))
+def test_compare_writes_rows_without_formulas(tmp_path):
+    triplets = as_triplets([("=1", "b", "c"), ("+1", "-1", "@x")])
+    answers = {
+        name: Answers(np.array(said), np.ones(2), triplets, name)
+        for name, said in (("p", [1, 1]), ("q", [0, 0]))
+    }
+    tk.compare(answers, [1, 0], rows=tmp_path / "rows.csv")
+    lines = list(csv.reader((tmp_path / "rows.csv").open(newline="")))
     assert [line[1:4] for line in lines[1:]] == [["'=1", "b", "c"], ["'+1", "'-1", "'@x"]]
 
 

@@ -31,7 +31,7 @@ from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.splits.policies import hold_out_images
 from tripletkit.data.splits.split_files import draw_truth, write_questions
 from tripletkit.data.text_files import guard_formula
-from tripletkit.data.triplets import Triplets, write_triplet_lines, write_triplets
+from tripletkit.data.triplets import Triplets, write_triplets
 from tripletkit.errors import DataWarning, SettingsError, caution
 from tripletkit.evaluation.classification import (
     CONFUSION_FORM,
@@ -378,7 +378,7 @@ def _write_mined(
             mined.table.assign(**texts).to_csv(files[-1], index=False, lineterminator="\n")
         if triplets is not None:
             files.append(stack.enter_context(open_output(triplets)))
-            write_triplet_lines(files[-1], mined.names, mined.triplets)
+            write_triplets(files[-1], mined.names, mined.triplets)
         if plot is not None:
             from tripletkit.reporting.figures import render_figure
 

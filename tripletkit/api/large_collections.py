@@ -10,7 +10,7 @@ from tripletkit.api.given import EncoderOptions, PathLike
 from tripletkit.api.models import open_backbones
 from tripletkit.data.images import ImagesLike, open_usable_images
 from tripletkit.data.outputs import Outputs, as_one_run
-from tripletkit.data.text_files import read_text
+from tripletkit.data.tables import read_text
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO
 from tripletkit.features.extraction import ExtractionResult, choose_share, extract_dataset

@@ -249,7 +249,7 @@ def _open_views(given: Models, projection: str, **view: Unpack[_ViewOptions]) ->
             triplets=view.get("triplets"),
             truth=view.get("truth"),
             images=where,
-            labels=None if labels is None else read_labels(labels, root).of_name,
+            labels=None if labels is None else read_labels(labels, root),
             weights=given_weights(view.get("weights")),
             features=as_path(view.get("features")),
             training=[model.judgements if isinstance(model, Model) else None for model in models],

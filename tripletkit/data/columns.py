@@ -103,11 +103,6 @@ _FIELDS = (
     *("anchor", "positive", "negative", "first", "second", "answer", "votes_first"),
     *("votes_second", "share", "image1", "image2", "image3", "odd"),
 )
-# Words that say what a column is.
-_KNOWN = frozenset(
-    [*_ANCHOR, *_NEAR, *_FAR, *_ODD, *_ANSWERS, *_PREDICTIONS, "share"]
-    + [word for sides in (*_SIDES, *_TRIALS) for word in sides]
-)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 # Rows below the first that are looked at to tell a heading from names.
 N_COMPARED = 100
@@ -140,29 +135,17 @@ def _plain_forms(heading: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column is what, by its place in the table.
+    """Which column is what, by its place in the table."""
 
-    Attributes:
-        names: anchor, first and second image; of trials the three images; of labels the image's
-            name; empty without.
-        is_answered: the first of the two is the nearer one; None where the words leave it open.
-        answer: what says which image was chosen, or which is odd; of labels the class.
-        votes, share: how many people chose the first, and the second; the first, of all.
-        is_trial: three images of which one is odd.
-        sides: the words of the images that are chosen from, as answers may have them.
-        doubled: columns that name the two images once more.
-        doubtful: columns that may say what was chosen, and are none of these.
-    """
-
-    names: tuple[int, ...]
-    is_answered: bool | None = None
-    answer: int | None = None
+    names: tuple[int, ...]  # anchor, first and second image; the images of a trial; that of a label
+    is_answered: bool | None = None  # the first is the nearer one; None where words leave it open
+    answer: int | None = None  # which image was chosen, or is odd; the class
     votes: tuple[int, int] | None = None
-    share: int | None = None
-    is_trial: bool = False
-    sides: tuple[str, ...] = ()
-    doubled: tuple[int, ...] = ()
-    doubtful: tuple[int, ...] = ()
+    share: int | None = None  # of people who chose the first
+    is_trial: bool = False  # three images of which one is odd
+    sides: tuple[str, ...] = ()  # words of the images to choose from, as answers may have them
+    doubled: tuple[int, ...] = ()  # name the two images once more
+    doubtful: tuple[int, ...] = ()  # may say what was chosen, and are none of these
 
     @property
     def used(self) -> set[int]:
@@ -380,9 +363,8 @@ def _chosen_roles(
     is_file: Callable[[int], bool],
 ) -> Roles | None:
     """Return the roles that the user says: as if the columns were called so."""
-    for name in columns:
-        if not (_plain_forms(name) & _KNOWN or set(_split_words(name)) & _VOTES):
-            raise ValueError(f"expected one of {', '.join(_FIELDS)}, got {name!r}")
+    if unknown := [name for name in columns if name not in _FIELDS]:
+        raise ValueError(f"expected one of {', '.join(_FIELDS)}, got {unknown[0]!r}")
     places = {name: _find(headings, text) for name, text in columns.items()}
     if len(set(places.values())) < len(places):
         raise ValueError(f"expected a column for each of `columns`, got {dict(columns)}")

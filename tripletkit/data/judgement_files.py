@@ -61,34 +61,20 @@ DATABASE_FORM = OutputForm("a database of judgements", _is_database)
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to one question, as it stands after all undoing.
-
-    Attributes:
-        question: its number in the database; of a grid, a number that no question has.
-        triplet: names of anchor, first and second image, as the question has them.
-        how: how it was chosen: `random`, `margin`, `disagreement`, `gold`, `grid` or
-            `imported`.
-        choice: `first`, `second` or `cant-tell`.
-        side: where the chosen image stood: `left`, `right` or `neither`; `grid`.
-        response_ms: from the images being there to the answer.
-        screen: the number of the screen; a grid's triplets share theirs.
-        probability: of the question to be drawn by chance, or of its images to be drawn for one
-            grid; 0 where it was not.
-        method: `keyboard`, `mouse`, `touch`, `form`, `offline` or `import`.
-        answered_at: ISO time, UTC.
-    """
+    """One answer to one question, as it stands after all undoing."""
 
     judge: str
-    question: int
-    triplet: tuple[str, str, str]
-    how: str
-    choice: str
-    side: str
-    response_ms: float
-    screen: int
+    question: int  # its number in the database; of a grid, a number that no question has
+    triplet: tuple[str, str, str]  # anchor, first and second image
+    how: str  # it was chosen: `random`, `margin`, `disagreement`, `gold`, `grid` or `imported`
+    choice: str  # `first`, `second` or `cant-tell`
+    side: str  # where the chosen image stood: `left`, `right` or `neither`; `grid`
+    response_ms: float  # from the images being there to the answer
+    screen: int  # a grid's triplets share theirs
+    # Of the question to be drawn by chance, or of its images to be drawn for one grid; 0 where not.
     probability: float = 0.0
-    method: str = "keyboard"
-    answered_at: str = ""
+    method: str = "keyboard"  # or `mouse`, `touch`, `form`, `offline`, `import`
+    answered_at: str = ""  # ISO time, UTC
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as a row of a table; a grid has a row a pair of its images."""
@@ -103,10 +89,9 @@ class Answer:
 def read_answers_given(
     path: Path, exclude: Collection[str] = (), *, with_left_out: bool = False
 ) -> list[Answer]:
-    """Read every answer that was not undone, in the order in which they were given.
+    """Read every answer that was not undone, but of practice, in the order in which they came.
 
-    Answers to practice questions are not among them; `with_left_out` with those of judges that the
-    owner has left out.
+    `with_left_out` with those of judges that the owner has left out.
     """
     with open_database(path) as connection:
         judges = [name for (name,) in connection.execute("SELECT name FROM judges ORDER BY id")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -58,19 +57,9 @@ _OF_THREE = (
 _MOST = 0.5
 
 
-@dataclass(frozen=True)
-class _Choices:
-    """Which image each row of a column names.
-
-    Attributes:
-        places: `(n_rows,)` int8: of two or three images the first is 0; or `UNDECIDED`.
-        is_bad: `(n_rows,)` bool: the row's answer is none of those that the others have.
-        meaning: what stands for the first image, such as "1 means `b`".
-    """
-
-    places: np.ndarray
-    is_bad: np.ndarray
-    meaning: str
+# Of each row the place of the image that it names, of two or three the first is 0, or `UNDECIDED`;
+# whether its answer is none of those that the others have; what stands for the first image.
+_Choices = tuple[np.ndarray, np.ndarray, str]
 
 
 def _read_choices(
@@ -78,11 +67,8 @@ def _read_choices(
 ) -> _Choices | None:
     """Tell by the values of a column which image each row names; None if no reading fits.
 
-    Args:
-        n_images: two, of which the nearer one is named, or three, of which the odd one.
-        names: `(n_rows,)` each, of the images, where they are known.
-    Raises:
-        ValueError: if two readings fit.
+    Of two images the nearer one is named, of three the odd one; `names` are `(n_rows,)` each, where
+    they are known. Two readings that fit raise `ValueError`.
     """
     numbers, distinct = pd.factorize(pd.Series(texts, dtype=object), use_na_sentinel=False)
     values = [_plain(str(value)) for value in distinct]
@@ -94,7 +80,7 @@ def _read_choices(
         is_bad = ~(is_named.any(axis=0) | is_tie[numbers])
         if is_bad.mean() < _MOST and is_named.any():
             places = np.where(is_named.any(axis=0), is_named.argmax(axis=0), UNDECIDED)
-            return _Choices(places.astype(np.int8), is_bad, "the name of the image")
+            return places.astype(np.int8), is_bad, "the name of the image"
     best: _Choices | None = None
     for reading, meaning in _readings(values, list(map(_plain, sides)), n_images):
         of_value = [
@@ -103,8 +89,8 @@ def _read_choices(
         ]
         places = np.array(of_value, dtype=np.int8)[numbers]
         is_bad = places == _BAD
-        if is_bad.mean() < _MOST and (best is None or is_bad.sum() < best.is_bad.sum()):
-            best = _Choices(np.where(is_bad, UNDECIDED, places).astype(np.int8), is_bad, meaning)
+        if is_bad.mean() < _MOST and (best is None or is_bad.sum() < best[1].sum()):
+            best = np.where(is_bad, UNDECIDED, places).astype(np.int8), is_bad, meaning
     return best
 
 
@@ -193,31 +179,6 @@ def _of_three(numbers: set[float]) -> tuple[dict[float, int], int]:
     return {start + place: place for place in range(3)}, start
 
 
-@dataclass
-class TableRows:
-    """What a table says, row by row.
-
-    Attributes:
-        triplets: anchor, first and second image; of trials two rows each, the odd image last;
-            None where the table does not hold them.
-        labels: `(n_triplets,)` int8, see `Truth`; None where no column says it.
-        problems: line -> why it cannot be read.
-        column: the heading over the answers, in lower case; empty without.
-    """
-
-    table: FileTable
-    record: FileRecord
-    triplets: Triplets | None = None
-    labels: np.ndarray | None = None
-    votes: Votes | None = None
-    problems: dict[int, str] = field(default_factory=dict)
-    column: str = ""
-
-    @property
-    def source(self) -> str:
-        return self.table.source
-
-
 def open_rows(
     given: Path | BinaryIO | pd.DataFrame,
     wanted: Wanted,
@@ -225,19 +186,16 @@ def open_rows(
     columns: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
     with_problems: bool = False,
-) -> TableRows:
-    """Return what a file or a table says, and log how it was understood.
-
-    What cannot be read as wanted is refused, with the first ten problems and their number.
-    """
+) -> _TableRows:
+    """Return what a file or a table says, or refuse it, and log how it was understood."""
     columns = dict(columns or {})
     odd_place = _ODD_PLACES.get(columns.get("odd", ""))
     if odd_place is not None:
         del columns["odd"]
     form = FORMS[wanted]
     try:
-        read = TableRows(*open_table(given, wanted, columns))
-        notes = _read_rows(read, wanted, columns, odd_place, names)
+        read = _TableRows(*open_table(given, wanted, columns))
+        read.read(wanted, columns, odd_place, names)
     except TripletFileError as error:
         raise form.error(str(error)) from error
     problems = describe_problems(place_problems(read.problems, read.source))
@@ -249,119 +207,95 @@ def open_rows(
         if wanted == "triplets":
             expected = "lines of three image names, got no triplet at all"
         raise form.error(problems or f"{read.source}: expected {expected}")
-    for note in notes:
+    for note in read.notes:
         logger.info("%s: %s.", read.source, note)
     return read
 
 
-def _read_rows(
-    read: TableRows,
-    wanted: Wanted,
-    columns: Mapping[str, str],
-    odd_place: int | None,
-    names: Sequence[str] | None,
-) -> list[str]:
-    """Fill in what a table says, and return how it was understood, a sentence each.
-
-    `odd_place` of three images is the odd one of every row. Headings that say nothing of what is
-    wanted are refused, and so is a column that may say what was chosen and is not understood.
-    """
-    read.problems = dict(read.table.problems)
-    headings = read.table.headings
-    if not headings:
-        return []
-    try:
-        roles = _find_roles(read.table, wanted, columns, odd_place)
-    except ValueError as error:
-        raise TripletFileError(f"{read.source}:1: {error}") from error
-    table, of_row = _unfold_lists(read.table, roles)
-    read.table = table
-    reading = _Reading(table, roles, read.problems, np.ones(len(table), dtype=bool))
-    triplets, notes = None, []
-    if roles.names:
-        triplets, notes = reading.triplets(names), _describe_columns(headings, roles)
-        if wanted != "answers":
-            reading.check_doubtful()
-    if roles.doubled:
-        reading.check_doubled()
-    labels = votes = None
-    if roles.votes is not None:
-        votes = reading.votes(roles.votes)
-    elif roles.share is not None:
-        votes = reading.shares(roles.share)
-    elif odd_place is not None:
-        labels = np.full(len(table), odd_place)
-    elif roles.answer is not None and len(table):
-        labels, said = reading.answers(roles.answer, is_judged=wanted != "answers")
-        notes += said
-        if table.columns:
-            read.column = table.columns[roles.answer].lower()
-    kept = np.flatnonzero(reading.is_good)
-    read.votes = None if votes is None else votes.take(kept)
-    read.labels = None if labels is None else labels[kept]
-    if triplets is not None:
-        triplets = _over_used_names(triplets, kept)
-        read.triplets = replace(triplets, trials=None if of_row is None else of_row[kept])
-        if roles.is_trial and read.labels is not None:
-            read.triplets, note = _unfold_trials(read.triplets, read.labels)
-            notes.append(note)
-            read.labels = None
-    ignored = [text or "(no name)" for n, text in enumerate(headings) if n not in roles.used]
-    if ignored and wanted in ("triplets", "votes"):
-        listed = ", ".join(f'"{column}"' for column in ignored[:10])
-        more = f" and {len(ignored) - 10:,} more" if len(ignored) > 10 else ""
-        caution(f"{table.source}: columns that are not read: {listed}{more}", DataWarning)
-    return notes
-
-
-def _find_roles(
-    table: FileTable, wanted: Wanted, columns: Mapping[str, str], odd_place: int | None
-) -> Roles:
-    def is_file(place: int) -> bool:
-        cells = [cell for column in table.cells[place : place + 1] for cell in column[:20]]
-        texts = [cell for cell in cells if isinstance(cell, str)]
-        return bool(texts) and all("." in text or "/" in text for text in texts)
-
-    headings: Sequence[str] = table.headings
-    if odd_place is not None:
-        # As if a column said it.
-        headings, columns = [*headings, _ODD_ONE], {**columns, "odd": _ODD_ONE}
-    if columns or table.columns:
-        roles = find_roles(headings, wanted, columns, is_file)
-    else:
-        roles = find_roles(FORMS[wanted].headless.get(len(headings), ()), wanted)
-    if roles is not None:
-        return roles
-    if wanted == "triplets":
-        raise TripletFileError(
-            f"{table.source}: expected a table with the columns anchor, positive, negative or "
-            f"others that are known, got {', '.join(headings)}. Say with `columns` which hold "
-            "the images, such as anchor=...,positive=...,negative=..."
-        )
-    hint = ""
-    if wanted == "answers" and find_roles(headings, "truth"):
-        hint = ". It seems to be a truth file; the answers come before the truth"
-    shown = shorten_line(",".join(headings))
-    raise ValueError(f"expected {FORMS[wanted].expected}, got {shown}{hint}")
-
-
 @dataclass
-class _Reading:
-    """A table while it is read: the rows that are good so far, and what is wrong with others."""
+class _TableRows:
+    """What a table says, row by row, and how it was understood, a note each.
+
+    Of trials there are two rows each, the odd image last. `column` is the heading over the labels.
+    """
 
     table: FileTable
-    roles: Roles
-    problems: dict[int, str]
-    is_good: np.ndarray
+    record: FileRecord
+    roles: Roles = field(init=False)
+    triplets: Triplets | None = None
+    labels: np.ndarray | None = None
+    votes: Votes | None = None
+    column: str = ""
+    notes: list[str] = field(default_factory=list)
 
-    def texts(self, place: int) -> np.ndarray:
+    def __post_init__(self) -> None:
+        self.problems = dict(self.table.problems)
+
+    @property
+    def source(self) -> str:
+        return self.table.source
+
+    def read(
+        self,
+        wanted: Wanted,
+        columns: Mapping[str, str],
+        odd_place: int | None,
+        names: Sequence[str] | None,
+    ) -> None:
+        """Fill in what the table says; `odd_place` of three images is the odd one of every row."""
+        headings = self.table.headings
+        if not headings:
+            return
+        try:
+            self.roles = roles = _find_roles(self.table, wanted, columns, odd_place)
+        except ValueError as error:
+            raise TripletFileError(f"{self.source}:1: {error}") from error
+        self.table, trials = _unfold_lists(self.table, roles)
+        self.is_good = np.ones(len(self.table), dtype=bool)
+        triplets = None
+        if roles.names:
+            triplets = replace(self._read_triplets(names), trials=trials)
+            self.notes += _describe_columns(headings, roles)
+            if wanted != "answers":
+                self._check_doubtful()
+        if roles.doubled:
+            self._check_doubled()
+        labels = votes = None
+        if roles.votes is not None:
+            votes = self._read_votes(roles.votes)
+        elif roles.share is not None:
+            votes = self._read_shares(roles.share)
+        elif odd_place is not None:
+            labels = np.full(len(self.table), odd_place)
+        elif roles.answer is not None and len(self.table):
+            labels = self._read_labels(roles.answer, is_judged=wanted != "answers")
+            self.column = self.table.columns[roles.answer].lower() if self.table.columns else ""
+        kept = np.flatnonzero(self.is_good)
+        self.votes = None if votes is None else votes.take(kept)
+        self.labels = None if labels is None else labels[kept]
+        if triplets is not None:
+            self.triplets = triplets.take(kept)
+            if len(kept) < len(triplets):
+                used = Triplets.from_array(self.triplets.rows, triplets.names)
+                self.triplets = replace(self.triplets, names=used.names, rows=used.rows)
+            if roles.is_trial and self.labels is not None:
+                self.triplets, note = _unfold_trials(self.triplets, self.labels)
+                self.notes.append(note)
+                self.labels = None
+        ignored = [text or "(no name)" for n, text in enumerate(headings) if n not in roles.used]
+        if ignored and wanted in ("triplets", "votes"):
+            listed = ", ".join(f'"{column}"' for column in ignored[:10])
+            more = f" and {len(ignored) - 10:,} more" if len(ignored) > 10 else ""
+            caution(f"{self.source}: columns that are not read: {listed}{more}", DataWarning)
+
+    def _texts(self, place: int) -> np.ndarray:
         texts = [text.strip() for text in self.table.texts(place)]
         return np.array(texts, dtype=object).reshape(len(texts))
 
-    def numbers(self, place: int) -> np.ndarray:
-        return np.array([parse_number(text) for text in self.texts(place)], dtype=np.float64)
+    def _numbers(self, place: int) -> np.ndarray:
+        return np.array([parse_number(text) for text in self._texts(place)], dtype=np.float64)
 
-    def refuse(
+    def _refuse(
         self,
         is_bad: np.ndarray,
         message: str | Callable[[int], str],
@@ -374,7 +308,7 @@ class _Reading:
             self.problems[int(self.table.lines[row])] = f"{said}{got}"
         self.is_good &= ~is_bad
 
-    def triplets(self, names: Sequence[str] | None) -> Triplets:
+    def _read_triplets(self, names: Sequence[str] | None) -> Triplets:
         """Return the images of all rows; of bad ones any."""
         table, roles = self.table, self.roles
         # Names are numbered from the anchor on, whatever the order of the columns.
@@ -408,7 +342,7 @@ class _Reading:
                 "stays text; give `names` where these are places in a list of names."
             )
 
-        self.refuse(is_bad.reshape(-1, 3).max(axis=1), say)
+        self._refuse(is_bad.reshape(-1, 3).max(axis=1), say)
         rows = numbers.reshape(-1, 3).astype(np.int32)
         return Triplets(list(found), rows, table.lines, table.source, roles.is_answered)
 
@@ -419,7 +353,7 @@ class _Reading:
         whole = values[values == np.floor(values)]
         values -= 1 if len(whole) and whole.min() >= 1 and whole.max() == len(names) else 0
         is_known = (values == np.floor(values)) & (values >= 0) & (values < len(names))
-        self.refuse(
+        self._refuse(
             np.append(~is_known, True)[numbers].reshape(-1, 3).max(axis=1),
             lambda row: (
                 f"expected places in the list of {len(names):,} names, got "
@@ -430,29 +364,29 @@ class _Reading:
         places = np.where(is_known, values, len(names)).astype(np.int64)
         return known[np.append(places, len(names))[numbers]].reshape(-1, 3)
 
-    def votes(self, places: tuple[int, int]) -> Votes:
-        first, second = map(self.numbers, places)
+    def _read_votes(self, places: tuple[int, int]) -> Votes:
+        first, second = map(self._numbers, places)
         most, least = np.maximum(first, second), np.minimum(first, second)
-        self.refuse(
+        self._refuse(
             ~((least >= 0) & (most <= MAX_VOTES)),
             f"expected two numbers of votes from 0 to {MAX_VOTES:,.0f}",
-            self.texts(places[0]) + " " + self.texts(places[1]),
+            self._texts(places[0]) + " " + self._texts(places[1]),
         )
         message = "expected at least one vote, got none; leave such a triplet out"
-        self.refuse(most == 0, message)
+        self._refuse(most == 0, message)
         return Votes(first, second)
 
-    def shares(self, place: int) -> Votes:
-        shares = self.numbers(place)
+    def _read_shares(self, place: int) -> Votes:
+        shares = self._numbers(place)
         is_bad = ~((shares >= 0) & (shares <= 1))
-        self.refuse(is_bad, "expected a share from 0 to 1", self.texts(place))
+        self._refuse(is_bad, "expected a share from 0 to 1", self._texts(place))
         return Votes.of_shares(shares)
 
-    def answers(self, place: int, *, is_judged: bool) -> tuple[np.ndarray, list[str]]:
-        """Return labels, or of trials the place of the odd image, and what was understood."""
-        roles, texts = self.roles, self.texts(place)
+    def _read_labels(self, place: int, *, is_judged: bool) -> np.ndarray:
+        """Return labels, or of trials the place of the odd image, and note what was understood."""
+        roles, texts = self.roles, self._texts(place)
         n_images = 3 if roles.is_trial else 2
-        named = [self.texts(each) for each in roles.names[-n_images:]]
+        named = [self._texts(each) for each in roles.names[-n_images:]]
         shown = "" if not self.table.columns else f'column "{self.table.headings[place]}": '
         sides = roles.sides or (() if named else ("b", "c"))
         try:
@@ -464,43 +398,44 @@ class _Reading:
             hint = f".{hint}with `columns`." if named else ""
             raise TripletFileError(f"{self.table.source}: {shown}{error}{hint}") from error
         if read is None:
-            self.refuse(~np.isin(texts, ("0", "1")), "expected 0 or 1", texts)
-            return np.zeros(len(texts), dtype=np.int8), []
+            self._refuse(~np.isin(texts, ("0", "1")), "expected 0 or 1", texts)
+            return np.zeros(len(texts), dtype=np.int8)
+        places, is_bad, meaning = read
         if named:
-            expected = f"{shown}expected an answer as in other rows ({read.meaning})"
-            self.refuse(read.is_bad, expected, texts)
+            expected = f"{shown}expected an answer as in other rows ({meaning})"
+            self._refuse(is_bad, expected, texts)
         else:
-            self.refuse(read.is_bad | (texts == ""), "expected 0 or 1", texts)
-        note = f"answers from column `{self.table.headings[place]}`: {read.meaning}"
-        if roles.is_trial:
-            return read.places, [note]
-        labels = np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[read.places]
-        if not (named and is_judged):
-            return labels, [] if set(texts) <= {"0", "1"} else [note]
-        n_turned = int((labels[self.is_good] == SECOND).sum())
-        note += f"; {n_turned:,} of {int(self.is_good.sum()):,} rows turned"
-        if n_tied := int((labels[self.is_good] == UNDECIDED).sum()):
-            note += f"; {n_tied:,} undecided"
-        return labels, [note]
+            self._refuse(is_bad | (texts == ""), "expected 0 or 1", texts)
+        note = f"answers from column `{self.table.headings[place]}`: {meaning}"
+        labels = np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[places]
+        is_told = bool(named) and is_judged
+        if is_told and not roles.is_trial:
+            of_good = labels[self.is_good]
+            note += f"; {int((of_good == SECOND).sum()):,} of {len(of_good):,} rows turned"
+            if n_tied := int((of_good == UNDECIDED).sum()):
+                note += f"; {n_tied:,} undecided"
+        if is_told or not set(texts) <= {"0", "1"}:
+            self.notes.append(note)
+        return places if roles.is_trial else labels
 
-    def check_doubled(self) -> None:
+    def _check_doubled(self) -> None:
         """Refuse a winner or a loser that was not shown, by the columns that say what was."""
         chosen, shown = (
-            [set(pair) for pair in zip(*map(self.texts, places), strict=True)]
+            [set(pair) for pair in zip(*map(self._texts, places), strict=True)]
             for places in (self.roles.names[1:], self.roles.doubled)
         )
         is_other = np.array([one != other for one, other in zip(chosen, shown, strict=True)])
         # Other columns may be about the same.
         if not is_other.all():
             message = "expected one of the two images that were shown as the nearer"
-            self.refuse(is_other, message, self.texts(self.roles.names[1]))
+            self._refuse(is_other, message, self._texts(self.roles.names[1]))
 
-    def check_doubtful(self) -> None:
+    def _check_doubtful(self) -> None:
         """Refuse a column that may say which image was chosen, and is not understood."""
         headings, roles = self.table.headings, self.roles
         for place in roles.doubtful if len(self.table) else ():
-            first, second = (self.texts(each) for each in roles.names[1:3])
-            texts = self.texts(place)
+            first, second = (self._texts(each) for each in roles.names[1:3])
+            texts = self._texts(place)
             is_name = bool(((texts == first) | (texts == second)).all())
             if not is_name and not _could_be_answers(texts):
                 continue
@@ -516,6 +451,37 @@ class _Reading:
                 f"answer={headings[place]}; if it does not, name with `columns` those that count: "
                 f"{those}."
             )
+
+
+def _find_roles(
+    table: FileTable, wanted: Wanted, columns: Mapping[str, str], odd_place: int | None
+) -> Roles:
+    def is_file(place: int) -> bool:
+        cells = [cell for column in table.cells[place : place + 1] for cell in column[:20]]
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        return bool(texts) and all("." in text or "/" in text for text in texts)
+
+    headings: Sequence[str] = table.headings
+    if odd_place is not None:
+        # As if a column said it.
+        headings, columns = [*headings, _ODD_ONE], {**columns, "odd": _ODD_ONE}
+    if columns or table.columns:
+        roles = find_roles(headings, wanted, columns, is_file)
+    else:
+        roles = find_roles(FORMS[wanted].headless.get(len(headings), ()), wanted)
+    if roles is not None:
+        return roles
+    if wanted == "triplets":
+        raise TripletFileError(
+            f"{table.source}: expected a table with the columns anchor, positive, negative or "
+            f"others that are known, got {', '.join(headings)}. Say with `columns` which hold "
+            "the images, such as anchor=...,positive=...,negative=..."
+        )
+    hint = ""
+    if wanted == "answers" and find_roles(headings, "truth"):
+        hint = ". It seems to be a truth file; the answers come before the truth"
+    shown = shorten_line(",".join(headings))
+    raise ValueError(f"expected {FORMS[wanted].expected}, got {shown}{hint}")
 
 
 def _check_name(name: str) -> None:
@@ -543,35 +509,18 @@ def _describe_columns(headings: Sequence[str], roles: Roles) -> list[str]:
 
 def _unfold_lists(table: FileTable, roles: Roles) -> tuple[FileTable, np.ndarray | None]:
     """Return a row for each pair of several nearer and several other images, and its trial."""
-    several = (list, tuple, np.ndarray)
-    cells = [table.cells[place] for place in roles.names]
-    if all(map(are_texts, cells)) or not any(
-        isinstance(cell, several) for column in cells for cell in column
-    ):
+    cells = {place: table.cells[place] for place in roles.names}
+    if all(map(are_texts, cells.values())):
         return table, None
-    rows = [
-        (row, combination)
-        for row, values in enumerate(zip(*cells, strict=True))
-        for combination in itertools.product(
-            *(each if isinstance(each, several) else [each] for each in values)
-        )
-    ]
-    picked = np.array([row for row, _ in rows], dtype=np.int64)
-    unfolded = [column[picked] for column in table.cells]
-    for number, place in enumerate(roles.names):
-        unfolded[place] = np.array([each[number] for _, each in rows], dtype=object)
-    return replace(table, cells=tuple(unfolded), lines=table.lines[picked]), picked + 1
-
-
-def _over_used_names(triplets: Triplets, kept: np.ndarray) -> Triplets:
-    """Return some rows over the names that they have."""
-    if len(kept) == len(triplets):
-        return triplets
-    # In the order of the names, which is that of their first appearance in the file.
-    used = np.unique(triplets.rows[kept])
-    rows = np.searchsorted(used, triplets.rows[kept]).astype(np.int32)
-    names = [triplets.names[index] for index in used]
-    return replace(triplets, names=names, rows=rows, lines=triplets.lines[kept])
+    frame = pd.DataFrame(cells)
+    for place in roles.names:
+        frame = frame.explode([place])
+    rows = frame.index.to_numpy()
+    unfolded = [column[rows] for column in table.cells]
+    for place in roles.names:
+        unfolded[place] = frame[place].to_numpy(dtype=object)
+    trials = rows + 1 if len(rows) > len(table) else None
+    return replace(table, cells=tuple(unfolded), lines=table.lines[rows]), trials
 
 
 def _unfold_trials(triplets: Triplets, odd: np.ndarray) -> tuple[Triplets, str]:
@@ -601,6 +550,6 @@ def labels_of_array(given: Any, source: str) -> np.ndarray:
         found = _read_choices(texts, ("b", "c"), 2)
     except ValueError as error:
         raise AnswerFileError(f"{source}: {error}") from error
-    if found is None or found.is_bad.any():
+    if found is None or found[1].any():
         raise AnswerFileError(f"{source}: {_describe_answers(texts, 2)}")
-    return np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[found.places]
+    return np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[found[0]]

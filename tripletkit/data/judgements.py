@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,8 +37,8 @@ from tripletkit.data.judgement_tables import (
     open_rows,
 )
 from tripletkit.data.outputs import as_one_run
-from tripletkit.data.tables import hash_frame, is_json, place_problems
-from tripletkit.data.text_files import FileRecord, read_text
+from tripletkit.data.tables import open_table, place_problems, read_text
+from tripletkit.data.text_files import FileRecord
 from tripletkit.data.triplets import (
     Triplets,
     Truth,
@@ -280,9 +281,8 @@ def read_judgements(
             found = replace(found, record=replace(found.record, path=None))
     else:
         triplets = opened if isinstance(opened, Triplets) else _take_rows(opened, names)
-        found = Judgements(
-            triplets, FileRecord(triplets.source, None, hash_frame(triplets.to_frame()))
-        )
+        _, record = open_table(triplets.to_frame(), "triplets")
+        found = Judgements(triplets, replace(record, name=triplets.source))
     if votes is not None:
         of_rows, _, record = open_votes(votes, found.triplets)
         found = replace(found, votes=of_rows, votes_record=record)
@@ -319,11 +319,7 @@ def _as_file(given: Any) -> Any:
 
 
 def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
-    """Count what judges said.
-
-    Answers to gold questions say something about the judges, not about the images, and are left
-    out.
-    """
+    """Count what judges said; answers to gold questions say nothing about the images."""
     index_of: dict[str, int] = {}
     votes_of: dict[tuple[int, int, int], dict[str, list[float]]] = {}
     # Number, probability and screen of each question.
@@ -382,16 +378,12 @@ def _read_names(given: Sequence[str] | _PathLike) -> list[str]:
     if isinstance(given, str | os.PathLike):
         source, text = str(given), read_text(Path(given))
         names = [line.strip() for line in text.split("\n") if line.strip()]
-        if is_json(text.encode()):
+        if re.match(r'\s*\[\s*"', text):
             try:
                 names = json.loads(text)
             except ValueError as error:
                 message = f"{source}: expected a JSON list of names: {error}"
                 raise TripletFileError(message) from error
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise TripletFileError(
-                    f"{source}: expected a JSON list of names, got another value"
-                )
     found = [str(name) for name in names]
     texts = pd.Series(found, dtype=object)
     if len(twice := texts[texts.duplicated()]):
@@ -457,11 +449,7 @@ def _votes_of_numbers(value: np.ndarray) -> Votes:
 
 
 def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
-    """Return a truth, whatever it is given as, and the record of what was read.
-
-    Judgements, a file, a table, `Truth`, or an answer for each triplet: 1 and 0, True and False, 1
-    and -1, 1 and 2, or words such as first and second.
-    """
+    """Return a truth, whatever it is given as, and the record of what was read."""
     opened = _as_file(given)
     if _is_database(opened):
         opened = _open_database(opened)

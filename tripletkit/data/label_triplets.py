@@ -12,7 +12,7 @@ from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.errors import LabelFileError
 
-# Draws that repeat a triplet are drawn anew so often; then what is left is listed in full.
+# Draws that repeat a triplet are drawn anew so often; of what is left then each is as likely.
 _ROUNDS = 8
 
 # Takes `(m,)` anchors and `(m, k)` candidates, both images, and returns `(m, k)` distances.
@@ -53,13 +53,8 @@ def draw_triplets(
     other image of the class. Triplets of an anchor are drawn one after the other without
     putting back; nothing is rounded or cut off.
 
-    Args:
-        labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
-        per_anchor, count: triplets for each anchor (balanced by class, on average), or in all.
-        images: indices of those that may be used, such as one name of each image.
-    Returns:
-        `(n_triplets, 3)` int32 anchor, positive, negative, in chance order; fewer than asked
-        for where there are no more.
+    `labels` are `(n_images,)` integers; the result is `(n_triplets, 3)` int32 anchor, positive,
+    negative, in chance order; fewer than asked for where there are no more.
     """
     usable = np.arange(len(labels)) if images is None else np.unique(images)
     usable = usable[labels[usable] != NO_LABEL]
@@ -109,20 +104,12 @@ class _Pool:
         negative = self._reluctance(anchors, negatives, False).argmin(axis=1)
         return np.column_stack([anchors, positives[rows, positive], negatives[rows, negative]])
 
-    def list_all(self, anchor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return all positives `(n,)` and negatives `(m,)` of an anchor, and chances `(n, m)`."""
+    def partners(self, anchor: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return all positives `(n,)` and negatives `(m,)` of an anchor."""
         is_own = self.class_of == self.class_of[anchor]
         negatives = np.flatnonzero(~is_own)
         is_own[anchor] = False
-        positives = np.flatnonzero(is_own)
-        of_positives = np.full(len(positives), 1 / len(positives))
-        of_negatives = np.full(len(negatives), 1 / len(negatives))
-        if self.by_class:
-            of_negatives = 1 / (len(self.sizes) - 1) / self.sizes[self.class_of[negatives]]
-        if self.difficulty is not None:
-            of_positives = self._first_of_several(anchor, positives, of_positives, True)
-            of_negatives = self._first_of_several(anchor, negatives, of_negatives, False)
-        return positives, negatives, np.outer(of_positives, of_negatives)
+        return np.flatnonzero(is_own), negatives
 
     def _draw_positives(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         own = self.class_of[anchors]
@@ -145,19 +132,6 @@ class _Pool:
         assert self.difficulty is not None
         distances = self.difficulty.measure(self.images[anchors], self.images[candidates])
         return -distances if is_positive == self.difficulty.is_hard else distances
-
-    def _first_of_several(
-        self, anchor: int, places: np.ndarray, chances: np.ndarray, is_positive: bool
-    ) -> np.ndarray:
-        """Return the chance of each place to be the one taken of several that are drawn."""
-        assert self.difficulty is not None
-        reluctance = self._reluctance(np.array([anchor]), places[None], is_positive)[0]
-        _, group = np.unique(reluctance, return_inverse=True)
-        of_group = np.bincount(group, chances)
-        # All of several draws lie beyond a group of equally near places with this chance; within
-        # the group the first drawn is taken.
-        beyond = np.append(np.cumsum(of_group[::-1])[::-1], 0) ** self.difficulty.n_candidates
-        return ((beyond[:-1] - beyond[1:]) / of_group)[group] * chances
 
 
 def _share_among_anchors(pool: _Pool, total: int, rng: np.random.Generator) -> np.ndarray:
@@ -191,8 +165,7 @@ def _share_out(total: int, capacities: np.ndarray, rng: np.random.Generator) -> 
 def _draw_distinct(pool: _Pool, quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return `(n_triplets, 3)` places, no row twice, each anchor as often as its quota.
 
-    Passing over what was drawn before is drawing without putting back, so what is left at the
-    end may be drawn from a list without changing any chance.
+    Passing over what was drawn before is drawing without putting back.
     """
     kept = np.empty((0, 3), dtype=np.int64)
     missing = np.repeat(np.arange(len(quotas)), quotas)
@@ -206,25 +179,14 @@ def _draw_distinct(pool: _Pool, quotas: np.ndarray, rng: np.random.Generator) ->
     parts = [kept]
     for anchor, n_missing in zip(*np.unique(missing, return_counts=True), strict=True):
         taken = kept[slice(*np.searchsorted(kept[:, 0], [anchor, anchor + 1]))]
-        parts.append(_draw_from_list(pool, anchor, taken, n_missing, rng))
+        positives, negatives = pool.partners(anchor)
+        is_free = np.ones((len(positives), len(negatives)), dtype=bool)
+        is_free[
+            np.searchsorted(positives, taken[:, 1]), np.searchsorted(negatives, taken[:, 2])
+        ] = False
+        drawn = rng.choice(np.flatnonzero(is_free), n_missing, replace=False)
+        rows, columns = np.unravel_index(drawn, is_free.shape)
+        parts.append(
+            np.column_stack([np.full(n_missing, anchor), positives[rows], negatives[columns]])
+        )
     return np.concatenate(parts)
-
-
-def _draw_from_list(
-    pool: _Pool, anchor: int, taken: np.ndarray, n_rows: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw triplets of an anchor beside those already taken, by exponential clocks.
-
-    Reference:
-        Efraimidis, Spirakis. Weighted random sampling with a reservoir. Information Processing
-        Letters 97, 2006.
-    """
-    positives, negatives, chances = pool.list_all(anchor)
-    # Chances far in the tail of several draws can be too small for a number.
-    clocks = rng.exponential(size=chances.shape) / np.maximum(chances, np.finfo(float).tiny)
-    clocks[np.searchsorted(positives, taken[:, 1]), np.searchsorted(negatives, taken[:, 2])] = (
-        np.inf
-    )
-    first = np.argpartition(clocks, n_rows - 1, axis=None)[:n_rows]
-    rows, columns = np.unravel_index(first, clocks.shape)
-    return np.column_stack([np.full(n_rows, anchor), positives[rows], negatives[columns]])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -34,28 +34,19 @@ logger = logging.getLogger("tripletkit")
 NO_LABEL = -1
 
 
-@dataclass(frozen=True, eq=False)
-class ClassLabels(Mapping[str, str]):
-    """Name -> class, in the order of the file; `read_labels` makes it.
+class ClassLabels(dict[str, str]):
+    """Name -> class, in the order of the file; of a data set in parts, of its training part.
 
     Attributes:
-        of_name: the same as a dictionary; of a data set in parts its training part.
         parts: the same of its parts `val` and `test`; empty where it has none.
         record: what was read.
     """
 
-    of_name: dict[str, str]
-    parts: dict[str, dict[str, str]]
-    record: FileRecord
-
-    def __getitem__(self, name: str) -> str:
-        return self.of_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.of_name)
-
-    def __len__(self) -> int:
-        return len(self.of_name)
+    def __init__(
+        self, of_name: dict[str, str], parts: dict[str, dict[str, str]], record: FileRecord
+    ) -> None:
+        super().__init__(of_name)
+        self.parts, self.record = parts, record
 
 
 # What the public functions take for labels.

@@ -55,11 +55,8 @@ def _shorten(name: str) -> str:
 class Questions:
     """Rows grouped by the question that they ask.
 
-    Attributes:
-        of_row: `(n_triplets,)` int64, the question of each row, counted from 0 in order of
-            first appearance.
-        is_mirrored: `(n_triplets,)` bool, the row has B and C the other way round than the
-            first row of its question.
+    `of_row` is `(n_triplets,)` int64, counted from 0 in order of first appearance; `is_mirrored`
+    bool: the row has B and C the other way round than the first row of its question.
     """
 
     of_row: np.ndarray
@@ -116,17 +113,11 @@ def hash_questions(triplets: Triplets) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PairGraph:
-    """Triplets as edges between the two pairs that each of them compares.
+    """Triplets as edges between the two pairs that each of them compares."""
 
-    Attributes:
-        pairs: `(n_pairs, 2)` int64, the two names of each pair, the smaller index first.
-        near, far: `(n_triplets,)` int64, index into `pairs` of {anchor, first} and of
-            {anchor, second}.
-    """
-
-    pairs: np.ndarray
-    near: np.ndarray
-    far: np.ndarray
+    pairs: np.ndarray  # `(n_pairs, 2)` int64, the smaller index of a name first
+    near: np.ndarray  # `(n_triplets,)` int64, the pair {anchor, first}
+    far: np.ndarray  # {anchor, second}
 
     @classmethod
     def of(cls, rows: np.ndarray, n_names: int) -> PairGraph:

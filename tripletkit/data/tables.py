@@ -28,11 +28,10 @@ from tripletkit.data.columns import (
     is_heading,
     resembles_heading,
 )
+from tripletkit.data.outputs import note_input
 from tripletkit.data.text_files import (
     ODD_BLANK,
     FileRecord,
-    check_text,
-    read_bytes,
     shorten_line,
     unguard_formula,
 )
@@ -41,7 +40,11 @@ from tripletkit.errors import MissingExtraError, TripletFileError, describe_prob
 _SEPARATORS = (",", ";", "\t", "|")
 _EXCEL = re.compile(r"sep=(.)", re.IGNORECASE)
 _SUFFIXES = {",": ".csv", ";": ".csv", "|": ".csv", "\t": ".tsv"}
-_SHARE = re.compile(r"0?\.\d+|[01](\.0*)?", re.ASCII)
+_MORE_COLUMNS = (
+    ' Names with spaces stand in quotes ("). More columns need a heading that names three, such as '
+    "anchor,positive,negative; or say with `columns` what they are, as share=4 for the share of "
+    "people who said the second."
+)
 # A text with one of these needs more than cutting at blanks.
 _SPECIAL = re.compile(rb'["#,\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\xff]')
 _TOKEN = re.compile(r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"(?=[ \t]|\Z)|(#.*)|([^ \t"#][^ \t]*))')
@@ -53,26 +56,22 @@ _FIELDS = {
     )
     for separator in _SEPARATORS
 }
+# Three paths as long as Linux allows, each in quotes that are doubled, fill a fifth of it. A longer
+# line is a quote left open or no text at all, and cutting it would take a multiple of its size.
+_MOST_LINE_BYTES = 1 << 17
 # Lines that a quoted field may go over; a quote that is left open would take the whole file.
 _MOST_LINES = 1000
 
 
 @dataclass(frozen=True)
 class FileTable:
-    """Rows of texts.
+    """Rows of texts."""
 
-    Attributes:
-        columns: their names as they stand in the heading; empty without a heading.
-        cells: for each column `(n_rows,)` objects: texts; of tables that hold other values, these.
-        lines: `(n_rows,)` int64, the line of each row in its file, counted from 1.
-        problems: line -> why it is no row.
-    """
-
-    columns: tuple[str, ...]
-    cells: tuple[np.ndarray, ...]
-    lines: np.ndarray
+    columns: tuple[str, ...]  # as they stand in the heading; empty without one
+    cells: tuple[np.ndarray, ...]  # `(n_rows,)` objects each: texts, or what else a table holds
+    lines: np.ndarray  # `(n_rows,)` int64, of each row in its file, counted from 1
     source: str
-    problems: dict[int, str] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)  # line -> why it is no row
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -97,7 +96,7 @@ def place_problems(problems: Mapping[int, str], source: str) -> list[str]:
     return [f"{source}:{line}: {said}" for line, said in sorted(problems.items())]
 
 
-def hash_frame(frame: pd.DataFrame) -> str:
+def _hash_frame(frame: pd.DataFrame) -> str:
     text = frame.to_csv(index=False)
     return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
 
@@ -105,13 +104,10 @@ def hash_frame(frame: pd.DataFrame) -> str:
 def open_table(
     given: Path | BinaryIO | pd.DataFrame, wanted: Wanted, columns: Mapping[str, str] | None = None
 ) -> tuple[FileTable, FileRecord]:
-    """Return the table that something is, whatever its form; refuse a heading that is not known.
-
-    `columns` are what the user calls them, see `columns.find_roles`.
-    """
+    """Return the table that something is, whatever its form; refuse a heading that is not known."""
     if isinstance(given, pd.DataFrame):
-        return _table_of_frame(given), FileRecord("DataFrame", None, hash_frame(given))
-    data, source = read_bytes(given)
+        return _table_of_frame(given), FileRecord("DataFrame", None, _hash_frame(given))
+    data, source = _read_bytes(given)
     path = str(given.absolute()) if isinstance(given, Path) else None
     record = FileRecord(source, path, hashlib.sha256(data).hexdigest())
     if data.startswith(b"SQLite format 3\x00"):
@@ -120,8 +116,8 @@ def open_table(
         )
     if data.startswith(b"PAR1"):
         return _table_of_parquet(data, source), record
-    text = check_text(data, source)
-    if is_json(text):
+    text = _check_text(data, source)
+    if _is_json(text):
         return _table_of_json(text, source, wanted), record
     layout = _find_layout(text, source, wanted, columns or None)
     if wanted in ("truth", "answers") and layout.separator is None:
@@ -131,16 +127,62 @@ def open_table(
     return table or _cut_lines(text, layout, source, widths, FORMS[wanted].expected), record
 
 
+def read_text(source: Path | BinaryIO) -> str:
+    """Return a whole text file of UTF-8, with `\\n` as its only line end."""
+    return _check_text(*_read_bytes(source)).decode()
+
+
+def _read_bytes(source: Path | BinaryIO) -> tuple[bytes, str]:
+    """Return the bytes of a path or an open binary file, and what to call it in messages."""
+    if not isinstance(source, Path):
+        note_input(Path("-"))
+        known = getattr(source, "name", None)
+        return source.read(), known if isinstance(known, str) else "<stdin>"
+    note_input(source)
+    try:
+        return source.read_bytes(), str(source)
+    except OSError as error:
+        raise TripletFileError(f"{source}: cannot be read: {error.strerror}") from error
+
+
+def _check_text(data: bytes, name: str) -> bytes:
+    """Return UTF-8 bytes without byte order mark and with `\\n` as the only line end."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise TripletFileError(
+            f"{name}: expected UTF-8 text, got UTF-16 ('Unicode' in Windows editors). "
+            "Save it again as UTF-8."
+        )
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    lengths = np.diff(np.concatenate([[-1], ends, [len(data)]])) - 1
+    if lengths.max() > _MOST_LINE_BYTES:
+        line = int((lengths > _MOST_LINE_BYTES).argmax())
+        start = ends[line - 1] + 1 if line else 0
+        quote = " Is a quote left open?" if b'"' in data[start : start + 1000] else ""
+        raise TripletFileError(
+            f"{name}:{line + 1}: expected a line of at most {_MOST_LINE_BYTES:,} bytes, got one of "
+            f"{lengths[line]:,}.{quote}"
+        )
+    try:
+        data.isascii() or data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TripletFileError(
+            f"{name}:{line}: expected UTF-8 text, got the byte 0x{data[error.start]:02x}. "
+            "Save the file again as UTF-8."
+        ) from error
+    return data
+
+
 @dataclass(frozen=True)
 class _Layout:
-    """How the lines of a text are cut, at a separator or, for None, at blanks.
+    """How the lines of a text are cut."""
 
-    `n_above` lines stand above the first row.
-    """
-
-    separator: str | None = None
-    fields: tuple[str, ...] = ()
-    n_above: int = 0
+    separator: str | None = None  # None for blanks
+    fields: tuple[str, ...] = ()  # of the heading
+    n_above: int = 0  # lines above the first row
     is_of_labels: bool = False
 
     def cut(self, line: str) -> list[str]:
@@ -206,12 +248,7 @@ def _check_plain(name: str, line: str) -> None:
 
 
 def _split_csv_line(line: str, separator: str = ",") -> list[str]:
-    """Return the fields of a CSV row; blanks around a field are layout unless in quotes.
-
-    Example:
-        >>> _split_csv_line('a, "b, c" ,d e')
-        ['a', 'b, c', 'd e']
-    """
+    """Return the fields of a CSV row; blanks around a field are layout unless in quotes."""
     if '"' not in line:
         return [unguard_formula(field.strip(" \t")) for field in line.split(separator)]
     fields = []
@@ -262,8 +299,8 @@ def _find_layout(
                 continue
             # `a b c` between blanks are three images, unless the file says that it is a table.
             with_letters = columns is not None if separator is None else separator != "\t" or is_tsv
-            below = map(layout.try_to_cut, following)
-            if is_heading(fields, below, wanted, columns, with_letters=with_letters):
+            rows = map(layout.try_to_cut, following)
+            if is_heading(fields, rows, wanted, columns, with_letters=with_letters):
                 return replace(layout, fields=tuple(fields), n_above=number)
         if is_of_names:
             separator = _separator_by_position(line, source, separators, FORMS[wanted].headless)
@@ -340,10 +377,7 @@ def _cut_plain(text: bytes, source: str, widths: Collection[int]) -> FileTable |
 
 
 def _table_of_answers(text: bytes, source: str) -> FileTable:
-    """Return one column; a blank line between others is a row that says nothing, not layout.
-
-    Passed over, it would give all later rows the truth of another question.
-    """
+    """Return one column. A blank line passed over would shift the truth of all later rows."""
     texts = [line.strip(" \t") for line in text.decode().rstrip("\n \t").split("\n")]
     if texts == [""]:
         raise TripletFileError(f"{source}: expected answers, one a line, got an empty file")
@@ -361,8 +395,7 @@ def _cut_lines(
 ) -> FileTable:
     """Return the table of the lines below a heading, or of all lines without one.
 
-    Without a heading the first row says how many columns there are, of the numbers in `widths` if
-    there are any; `expected` is what such a line is, for messages.
+    Without one the first row says how many columns there are, of the numbers in `widths` if any.
     """
     n_columns = len(layout.fields)
     rows: dict[int, list[str]] = {}
@@ -374,8 +407,10 @@ def _cut_lines(
                 continue
             is_first = not n_columns or len(widths) == 1
             if not layout.fields and widths and len(fields) not in widths and is_first:
-                shown = f"{len(fields)} ({shorten_line(line)})"
-                raise ValueError(f"expected {expected}, got {shown}{_hint(fields, line, widths)}")
+                hint = _MORE_COLUMNS if len(fields) > 3 and widths == {3} else ""
+                raise ValueError(
+                    f"expected {expected}, got {len(fields)} ({shorten_line(line)}){hint}"
+                )
             n_columns = n_columns or len(fields)
             if len(fields) != n_columns:
                 where = "heading" if layout.fields else "first line"
@@ -406,20 +441,6 @@ def _whole_lines(text: bytes, layout: _Layout) -> Iterator[tuple[int, str]]:
         at = end
 
 
-def _hint(fields: Sequence[str], line: str, widths: Collection[int]) -> str:
-    """Say what may be meant by a line of more than three names."""
-    if len(fields) <= 3 or set(widths) != {3}:
-        return ""
-    if len(fields) > len(line.split()):
-        return " More columns need a heading that names three: anchor,positive,negative."
-    if len(fields) == 4 and _SHARE.fullmatch(fields[3]):
-        return (
-            " Where the fourth is the share of people who said the second, say so with `columns`, "
-            "as share=4."
-        )
-    return ' Put names with spaces in quotes (").'
-
-
 def _table_of_frame(frame: pd.DataFrame, source: str = "DataFrame") -> FileTable:
     """Return a table of pandas; its lines are positions of rows, counted from 0."""
     is_named = list(frame.columns) != list(range(frame.shape[1]))
@@ -441,7 +462,7 @@ def _table_of_parquet(data: bytes, source: str) -> FileTable:
         raise TripletFileError(f"{source}: expected a Parquet file, got a damaged one") from error
 
 
-def is_json(data: bytes) -> bool:
+def _is_json(data: bytes) -> bool:
     """Return whether a text is JSON or JSON lines, and not lines of names."""
     start = data.lstrip()
     if start[:1] == b"{":

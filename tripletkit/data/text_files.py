@@ -1,4 +1,4 @@
-"""Text as people and programs write it: read as UTF-8 with `\\n`, and written to be read back.
+"""Numbers and names in text files, written so that the same is read back.
 
 A spreadsheet takes a field such as `=cmd|...` or `@SUM(A1)` for a formula, whoever wrote it, and
 quotes do not keep it from that. Names of images may come from strangers, so every CSV that is
@@ -13,15 +13,9 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
-from tripletkit.data.outputs import note_input
 from tripletkit.errors import ImageNameError, TripletFileError
 
-# Three paths as long as Linux allows, each in quotes that are doubled, fill a fifth of it. A longer
-# line is a quote left open or no text at all, and cutting it would take a multiple of its size.
-MAX_LINE_BYTES = 1 << 17
 CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029]")
 # Unquoted, these look like a blank to a person and like part of a name to a program.
 ODD_BLANK = re.compile(r"[^\S \t]")
@@ -50,66 +44,6 @@ class FileRecord:
     path: str | None
     sha256: str
     read_as: tuple[tuple[str, str], ...] = ()
-
-
-def read_bytes(source: Path | BinaryIO) -> tuple[bytes, str]:
-    """Return the bytes of a path or an open binary file, and what to call it in messages."""
-    if not isinstance(source, Path):
-        note_input(Path("-"))
-        known = getattr(source, "name", None)
-        return source.read(), known if isinstance(known, str) else "<stdin>"
-    note_input(source)
-    try:
-        return source.read_bytes(), str(source)
-    except OSError as error:
-        raise TripletFileError(f"{source}: cannot be read: {error.strerror}") from error
-
-
-def check_text(data: bytes, name: str) -> bytes:
-    """Return UTF-8 bytes without byte order mark and with `\\n` as the only line end.
-
-    The first line that is not UTF-8 text, or is longer than `MAX_LINE_BYTES`, is refused.
-    """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TripletFileError(
-            f"{name}: expected UTF-8 text, got UTF-16 ('Unicode' in Windows editors). "
-            "Save it again as UTF-8."
-        )
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    _check_line_lengths(data, name)
-    try:
-        data.isascii() or data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise TripletFileError(
-            f"{name}:{line}: expected UTF-8 text, got the byte 0x{data[error.start]:02x}. "
-            "Save the file again as UTF-8."
-        ) from error
-    return data
-
-
-def read_text(source: Path | BinaryIO) -> str:
-    """Return a whole text file; see `check_text`."""
-    return check_text(*read_bytes(source)).decode()
-
-
-def _check_line_lengths(data: bytes, name: str) -> None:
-    """Go from line end to line end in steps as long as a line may be."""
-    start = 0
-    while start + MAX_LINE_BYTES < len(data):
-        end = data.rfind(b"\n", start, start + MAX_LINE_BYTES + 1)
-        if end < 0:
-            end = data.find(b"\n", start)
-            n_bytes = (len(data) if end < 0 else end) - start
-            line = data.count(b"\n", 0, start) + 1
-            quote = " Is a quote left open?" if b'"' in data[start : start + 1000] else ""
-            raise TripletFileError(
-                f"{name}:{line}: expected a line of at most {MAX_LINE_BYTES:,} bytes, got one of "
-                f"{n_bytes:,}.{quote}"
-            )
-        start = end + 1
 
 
 def parse_number(text: str) -> float:
@@ -144,7 +78,7 @@ def quote_name(name: str) -> str:
         raise TripletFileError(
             f"expected a name that a line of text can hold, got {name!r}; rename the image"
         )
-    if re.search(r'[\s",;]', name) or name.startswith("#"):
+    if re.search(r'[\s",;|]', name) or name.startswith("#"):
         return _quote(name)
     return name
 

@@ -24,31 +24,24 @@ _NO_SPLIT = "none"
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Training and validation triplets over the same names.
+    """Anchor, positive, negative for training and, if any, for validation, over the same names.
 
-    Attributes:
-        train, val: anchor, positive, negative; `val` may be empty. No row names an image
-            twice.
-        by: how they were divided: a split policy, `"file"` or `"none"`.
-        n_dropped, n_degenerate, n_tied: triplets left out: those that the split could use on
-            neither side, that name an image twice, on which people are tied.
-        labels: the classes of the images in `names`; None without labels.
-        groups: `(n_names,)` integers: what is held out together; None for each image by itself.
-        scored_lines: lines of the only training triplets that heads without their images may be
-            scored on: of collected judgements, those drawn by chance. None for all.
+    No row names an image twice.
     """
 
     train: Triplets
     val: Triplets
-    by: str
-    n_dropped: int
-    n_degenerate: int
+    by: str  # how they were divided: a split policy, `"file"` or `"none"`
+    n_dropped: int  # triplets that the split could use on neither side
+    n_degenerate: int  # triplets left out as they name an image twice
     labels: ImageLabels | None = None
     train_votes: Votes | None = None
     val_votes: Votes | None = None
-    n_tied: int = 0
+    n_tied: int = 0  # triplets left out as people are tied on them
+    # Lines of the only training triplets that heads without their images may be scored on: of
+    # collected judgements, those drawn by chance. None for all.
     scored_lines: np.ndarray | None = None
-    groups: np.ndarray | None = None
+    groups: np.ndarray | None = None  # `(n_names,)` integers: what is held out together
 
     @classmethod
     def divide(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import IO, Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -312,26 +313,24 @@ def _question(triplets: Triplets, row: int) -> str:
 
 
 def write_triplets(
-    destination: Destination, names: Sequence[str], rows: np.ndarray, *, is_answered: bool = True
+    destination: Destination | IO[str],
+    names: Sequence[str],
+    rows: np.ndarray,
+    *,
+    is_answered: bool = True,
 ) -> None:
-    """Write a triplet file, names quoted where they need it; whole or not at all.
+    """Write a triplet file, names quoted where they need it; a path whole or not at all.
 
     It has a heading only if the first row would be taken for one.
     """
-    with open_output(destination) as file:
-        write_triplet_lines(file, names, rows, is_answered=is_answered)
-
-
-def write_triplet_lines(
-    file: IO[str], names: Sequence[str], rows: np.ndarray, *, is_answered: bool = True
-) -> None:
-    """Write triplets into an open text file; see `write_triplets`."""
     quoted = np.array([quote_name(name) for name in names], dtype=object)
-    if _needs_heading([[names[index] for index in row] for row in rows[: 1 + N_COMPARED]]):
-        file.write(f"{_HEADINGS[is_answered]}\n")
-    for start in range(0, len(rows), 1 << 16):
-        columns = quoted[rows[start : start + (1 << 16)]]
-        file.write("".join(f"{a} {b} {c}\n" for a, b, c in columns.tolist()))
+    opened = open_output(destination) if isinstance(destination, Destination) else None
+    with opened or nullcontext(cast(IO[str], destination)) as file:
+        if _needs_heading([[names[index] for index in row] for row in rows[: 1 + N_COMPARED]]):
+            file.write(f"{_HEADINGS[is_answered]}\n")
+        for start in range(0, len(rows), 1 << 16):
+            columns = quoted[rows[start : start + (1 << 16)]]
+            file.write("".join(f"{a} {b} {c}\n" for a, b, c in columns.tolist()))
 
 
 def _needs_heading(rows: Sequence[Sequence[str]]) -> bool:

@@ -249,10 +249,11 @@ def _read_labelled(sources: TrainingSources, seed: int, store: FeatureStore) -> 
     assert sources.labels is not None
     labels = read_labels(sources.labels, sources.images.folder)
     source, record = labels.record.name, InputsRecord(None, labels.record)
-    val, val_labels = None, {}
+    val = None
+    val_labels: dict[str, str] = {}
     if sources.val_labels is not None:
         opened = read_labels(sources.val_labels, sources.images.folder)
-        val_labels, record = opened.of_name, replace(record, val_labels=opened.record)
+        val_labels, record = opened, replace(record, val_labels=opened.record)
     elif sources.val is None and not sources.is_split_chosen:
         val_labels = labels.parts["val"]
     if val_labels and sources.val_labels is None:

@@ -20,7 +20,7 @@ from tripletkit.data.judgements import read_judgements
 from tripletkit.data.labels import NO_LABEL, read_labels
 from tripletkit.data.questions import join_nodes
 from tripletkit.data.splits.policies import Split, cluster_images, find_strata, separate_groups
-from tripletkit.data.text_files import read_text
+from tripletkit.data.tables import read_text
 from tripletkit.errors import ImageNameError, SplitError, TripletFileError
 
 # Groups of triplets that share no image are drawn whole from so many on: three a fold.
