@@ -20,7 +20,7 @@ from tripletkit.data.outputs import (
     open_output,
     open_run,
 )
-from tripletkit.data.text_files import read_bytes
+from tripletkit.data.tables import read_text
 
 ANYTHING = OutputForm("anything", lambda path: True)
 
@@ -121,7 +121,7 @@ def test_what_is_read_is_not_written_over_by_whatever_name_and_order(tmp_path, r
     outs += ["images/deep/out.csv", "to-images/out.csv"]
 
     def read():
-        read_bytes(tmp_path / "in.csv")
+        read_text(tmp_path / "in.csv")
         open_images(tmp_path / "images")
 
     for out in outs:
@@ -134,7 +134,7 @@ def test_what_is_read_is_not_written_over_by_whatever_name_and_order(tmp_path, r
         # Another run may do so, for it reads nothing.
         with open_run():
             Outputs(overwrite=True).file(tmp_path / out, ANYTHING)
-            read_bytes(tmp_path / "other.csv")
+            read_text(tmp_path / "other.csv")
 
 
 def test_a_result_remembers_what_it_was_made_of(tmp_path):
