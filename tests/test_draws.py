@@ -6,19 +6,10 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from plain import NO_LABEL
 
 from tripletkit import defaults
-from tripletkit.data.splits.held_out_draws import (
-    BY_GROUPS,
-    BY_IMAGES,
-    Draw,
-    draw_folds,
-    plan_draws,
-)
-from tripletkit.data.splits.policies import find_strata
+from tripletkit.data.splits.held_out_draws import Draw, _find_strata, draw_folds
 from tripletkit.errors import SplitError
 from tripletkit.model.settings import Settings
 from tripletkit.training.held_out import _worth_their_time, answer_held_out
@@ -40,72 +31,75 @@ LABELS = np.repeat(np.arange(4), 15)
 ROWS = class_triplets(LABELS, 1500)
 
 
-def test_training_and_held_out_triplets_share_no_image() -> None:
-    plan = plan_draws(ROWS, 60)
-    for draw in islice(draw_folds(ROWS, plan, seed=0), 6):
-        held_out = set(ROWS[draw.held_out_rows].ravel().tolist())
-        assert held_out
-        assert not held_out & set(ROWS[draw.train_rows].ravel().tolist())
+def draws_of(rows, n_images, n=6, seed=0, **how):
+    """Return some draws, what they hold out, and the images of both sides of each."""
+    draws, by = draw_folds(rows, n_images, seed, **how)
+    draws = list(islice(draws, n))
+    sides = [
+        [np.unique(rows[part]) for part in (each.train_rows, each.held_out_rows)] for each in draws
+    ]
+    return draws, by, sides
 
 
-def test_each_image_is_held_out_once_a_round() -> None:
-    plan = plan_draws(ROWS, 60)
-    draws = list(islice(draw_folds(ROWS, plan, seed=0), 6))
+def test_no_image_is_shared_and_each_is_held_out_once_a_round() -> None:
+    draws, _, sides = draws_of(ROWS, 70)
     assert [draw.round for draw in draws] == [0, 0, 0, 1, 1, 1]
-    for of_round in (draws[:3], draws[3:]):
-        held_out = [set(ROWS[draw.held_out_rows].ravel().tolist()) for draw in of_round]
+    for trained_on, held_out in sides:
+        assert held_out.size and not np.intersect1d(trained_on, held_out).size
+    for of_round in (sides[:3], sides[3:]):
+        held_out = np.concatenate([side for _, side in of_round])
         # Disjoint, and together nearly all: an image may lack a triplet within its fold.
-        assert sum(map(len, held_out)) == len(set.union(*held_out)) >= 57
+        assert len(held_out) == len(np.unique(held_out)) >= 57
+    again, other = (draws_of(ROWS, 70, seed=seed)[0][0].held_out_rows for seed in (0, 1))
+    assert np.array_equal(draws[0].held_out_rows, again)
+    assert not np.array_equal(draws[0].held_out_rows, other)
 
 
-def test_classes_are_divided_evenly_by_labels() -> None:
-    plan = plan_draws(ROWS, 60, labels=LABELS)
-    assert plan.by == BY_IMAGES
-    folds = plan.fold_units(3, np.random.default_rng(1))
-    for label in range(4):
-        assert np.bincount(folds[label == LABELS], minlength=3).tolist() == [5, 5, 5]
-
-
-def test_classes_are_found_in_the_triplets_where_nothing_else_tells_them() -> None:
-    strata = find_strata(ROWS, 60)
-    for label in range(4):
-        assert len(np.unique(strata[label == LABELS])) == 1
-    assert len(np.unique(strata)) == 4
-
-
-def test_classes_are_clusters_of_features_without_labels() -> None:
-    # Two clouds that the triplets do not tell apart.
+def clouds():
+    """Features of two clouds that the triplets do not tell apart, rows of length 1."""
     features = np.zeros((60, 2), np.float32)
     features[:30, 0] = features[30:, 1] = 1
-    features += np.random.default_rng(0).normal(0, 0.01, features.shape).astype(np.float32)
-    strata = find_strata(ROWS, 60, features=features)
-    assert not set(strata[:30]) & set(strata[30:])
+    return features + np.random.default_rng(0).normal(0, 0.01, features.shape).astype(np.float32)
 
 
-def test_labels_go_before_features_and_images_without_one_are_a_class() -> None:
+def unlabelled():
     labels = LABELS.copy()
     labels[:3] = NO_LABEL
-    strata = find_strata(ROWS, 60, labels=labels, features=np.zeros((60, 2), np.float32))
-    assert strata[:3].tolist() == [4, 4, 4]
-    assert np.array_equal(strata[3:], LABELS[3:])
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("how", "classes"),
+    [
+        ({"labels": LABELS}, LABELS),
+        ({}, LABELS),  # which the triplets tell
+        ({"features": clouds(), "labels": unlabelled()}, np.where(unlabelled() < 0, 4, LABELS)),
+    ],
+)
+def test_classes_are_divided_evenly_whatever_tells_them(how, classes) -> None:
+    _, by, sides = draws_of(ROWS, 60, **how)
+    assert by == "images"
+    for label, size in enumerate(np.bincount(classes)):
+        for _, held_out in sides:
+            # One less where an image has no triplet within its fold.
+            assert size // 3 - 1 <= (classes[held_out] == label).sum() <= size // 3
+    strata = _find_strata(ROWS, 60, features=clouds())
+    assert not set(strata[:30]) & set(strata[30:])
 
 
 def test_groups_without_a_shared_image_are_held_out_whole_and_no_triplet_is_lost() -> None:
     groups = np.repeat(np.arange(9), 4)
     rng = np.random.default_rng(0)
     rows = np.array([rng.permutation(4)[:3] + 4 * (number % 9) for number in range(180)])
-    plan = plan_draws(rows, 36)
-    assert plan.by == BY_GROUPS
-    for draw in islice(draw_folds(rows, plan, seed=3), 3):
+    draws, by, sides = draws_of(rows, 36, 3)
+    assert by == "groups of triplets that share no image"
+    for draw, (trained_on, _) in zip(draws, sides, strict=True):
         assert len(draw.train_rows) + len(draw.held_out_rows) == len(rows)
         assert len(draw.held_out_rows) == 60
-        trained_on = set(groups[rows[draw.train_rows]].ravel().tolist())
-        assert len(trained_on) == 6
-
-
-def test_one_large_group_beside_small_ones_is_divided() -> None:
+        assert len(np.unique(groups[trained_on])) == 6
+    # One large group beside small ones is divided.
     small = np.arange(27).reshape(9, 3) + 60
-    assert plan_draws(np.concatenate([ROWS, small]), 87).by == BY_IMAGES
+    assert draws_of(np.concatenate([ROWS, small]), 87, 1)[1] == "images"
 
 
 def test_a_class_too_small_to_be_divided_stays_together() -> None:
@@ -113,74 +107,39 @@ def test_a_class_too_small_to_be_divided_stays_together() -> None:
     labels = np.concatenate([np.zeros(15, int), np.repeat(np.arange(1, 9), 3)])
     rows = class_triplets(labels, 900)
     features = np.random.default_rng(0).normal(size=(39, 4)).astype(np.float32)
-    plan = plan_draws(rows, 39, features=features)
-    folds_of = plan.fold_units(3, np.random.default_rng(1))[plan.unit_of_image]
-    for label in range(1, 9):
-        assert len(np.unique(folds_of[labels == label])) == 1
-    assert len(np.unique(folds_of[labels == 0])) == 3
-    for draw in islice(draw_folds(rows, plan, seed=0), 6):
+    draws, _, sides = draws_of(rows, 39, features=features)
+    for draw, (trained_on, held_out) in zip(draws, sides, strict=True):
+        assert not np.intersect1d(labels[trained_on], labels[held_out[labels[held_out] > 0]]).size
+        assert 0 in labels[trained_on] and 0 in labels[held_out]
         # No image is learned from as a negative alone because its class is held out.
-        trained_on, positives = rows[draw.train_rows], rows[draw.train_rows, :2]
-        assert set(labels[trained_on].ravel()) == set(labels[positives].ravel())
+        assert set(labels[trained_on]) == set(labels[rows[draw.train_rows, :2]].ravel())
 
 
-def test_small_classes_are_dealt_evenly() -> None:
-    labels = np.repeat(np.arange(12), 3)
-    plan = plan_draws(class_triplets(labels, 600), 36)
-    folds = plan.fold_units(3, np.random.default_rng(0))
-    assert np.bincount(folds, minlength=3).tolist() == [4, 4, 4]
-
-
-@pytest.mark.slow
-@given(seed=st.integers(0, 1000), n_folds=st.integers(2, 5))
-def test_folds_differ_by_at_most_one_image(seed: int, n_folds: int) -> None:
-    plan = plan_draws(ROWS, 60, labels=LABELS, n_folds=n_folds)
-    folds = plan.fold_units(n_folds, np.random.default_rng(seed))
-    assert np.ptp(np.bincount(folds, minlength=n_folds)) <= 1
-
-
-def test_the_same_seed_gives_the_same_draws() -> None:
-    plan = plan_draws(ROWS, 60)
-    first, second, other = (
-        next(draw_folds(ROWS, plan, seed=seed)).held_out_rows for seed in (5, 5, 6)
-    )
-    assert np.array_equal(first, second)
-    assert not np.array_equal(first, other)
-
-
-def test_images_of_no_triplet_are_in_no_fold() -> None:
-    plan = plan_draws(ROWS, 70)
-    assert (plan.unit_of_image[60:] == -1).all()
-
-
-def test_too_few_images_are_refused() -> None:
-    with pytest.raises(SplitError, match=r"at least 9 images, .*got 6"):
-        plan_draws(np.array([[0, 1, 2], [3, 4, 5]]), 6)
-
-
-def test_triplets_that_can_never_be_held_out_end_the_search() -> None:
-    plan = plan_draws(ROWS, 60)
-    same = ROWS[:1].repeat(3, axis=0)
-    with pytest.raises(SplitError, match="got none in 20 draws"):
-        next(draw_folds(same, plan, seed=0))
+def test_given_groups_are_held_out_as_a_whole() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 9, 90)
+    rows = np.array([rng.choice(90, 3, replace=False) for _ in range(2000)])
+    for trained_on, held_out in draws_of(rows, 90, groups=groups)[2]:
+        assert not np.intersect1d(groups[trained_on], groups[held_out]).size
+        assert len(np.unique(groups[held_out])) == 3
+    with pytest.raises(SplitError, match="at least 3 `groups`"):
+        draw_folds(rows, 90, 0, groups=groups % 2)
 
 
 def test_only_triplets_that_may_be_scored_are_held_out() -> None:
-    plan = plan_draws(ROWS, 60)
     is_scored = np.arange(len(ROWS)) % 3 == 0
-    for draw, whole in islice(
-        zip(
-            draw_folds(ROWS, plan, seed=0, is_scored=is_scored),
-            draw_folds(ROWS, plan, seed=0),
-            strict=False,
-        ),
-        6,
-    ):
-        np.testing.assert_array_equal(draw.train_rows, whole.train_rows)
-        kept = is_scored[whole.held_out_rows]
-        np.testing.assert_array_equal(draw.held_out_rows, whole.held_out_rows[kept])
-    with pytest.raises(SplitError):
-        next(draw_folds(ROWS, plan, seed=0, is_scored=np.zeros(len(ROWS), dtype=bool)))
+    scored, whole = (draws_of(ROWS, 60, is_scored=mask)[0] for mask in (is_scored, None))
+    for draw, of_all in zip(scored, whole, strict=True):
+        np.testing.assert_array_equal(draw.train_rows, of_all.train_rows)
+        kept = of_all.held_out_rows[is_scored[of_all.held_out_rows]]
+        np.testing.assert_array_equal(draw.held_out_rows, kept)
+
+
+def test_what_can_never_be_held_out_ends_the_search() -> None:
+    with pytest.raises(SplitError, match=r"at least 9 images, .*got 6"):
+        draw_folds(np.array([[0, 1, 2], [3, 4, 5]]), 6, 0)
+    with pytest.raises(SplitError, match="got none in 20 draws"):
+        draws_of(ROWS, 60, is_scored=np.zeros(len(ROWS), dtype=bool))
 
 
 @pytest.mark.parametrize(("enough", "n_rounds"), [(1, 1), (100, 1), (101, 2), (10_000, 4)])
@@ -258,16 +217,3 @@ def test_history_without_held_out_draws_has_no_accuracy_on_them() -> None:
     settings = Settings.of_recipe("mlp", hidden=8, dim=3, epochs=1)
     (record,) = make_trainer(Examples(features, ROWS), settings).fit().history
     assert np.isnan(record.held_out_accuracy)
-
-
-def test_given_groups_are_held_out_as_a_whole():
-    rng = np.random.default_rng(0)
-    groups = rng.integers(0, 9, 90)
-    rows = np.array([rng.choice(90, 3, replace=False) for _ in range(2000)])
-    plan = plan_draws(rows, 90, groups=groups)
-    for draw in islice(draw_folds(rows, plan, seed=0), 6):
-        sides = [np.unique(groups[rows[part]]) for part in (draw.train_rows, draw.held_out_rows)]
-        assert not np.intersect1d(*sides).size
-        assert len(sides[1]) == 3
-    with pytest.raises(SplitError, match="at least 3 `groups`"):
-        plan_draws(rows, 90, groups=groups % 2)

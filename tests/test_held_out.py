@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp
 
 from tripletkit import TripletkitError, Triplets, defaults
 from tripletkit.data.labels import ImageLabels
-from tripletkit.data.splits import policies
+from tripletkit.data.splits import held_out_draws
 from tripletkit.data.splits.held_out_draws import find_groups, hold_out_classes
 from tripletkit.evaluation.pooled import fit_learning_curve
 from tripletkit.model.settings import Settings
@@ -78,7 +78,7 @@ def label(of_image):
 
 
 def test_held_out_kinds_share_no_image_and_no_cluster_with_training(features, rows):
-    kinds = policies.cluster_images(unit_vectors(features), 8, seed=0)
+    kinds = held_out_draws._cluster_images(unit_vectors(features), 8, seed=0)
     held_out = hold_out_classes(rows, kinds, 8, 0.25, seed=0)
     assert 1 <= held_out.n_held_out_classes < 8
     assert 0 < held_out.is_held_out.mean() <= 0.35
@@ -89,9 +89,9 @@ def test_held_out_kinds_share_no_image_and_no_cluster_with_training(features, ro
 
 def test_clusters_of_many_images_are_found_from_a_sample(features, monkeypatch):
     unit = unit_vectors(features)
-    whole = policies.cluster_images(unit, 8, seed=0)
-    monkeypatch.setattr(policies, "_MOST_CLUSTERED", 60)
-    sampled = policies.cluster_images(unit, 8, seed=0)
+    whole = held_out_draws._cluster_images(unit, 8, seed=0)
+    monkeypatch.setattr(held_out_draws, "_MOST_CLUSTERED", 60)
+    sampled = held_out_draws._cluster_images(unit, 8, seed=0)
     # Kinds far apart are the same clusters, by other numbers.
     assert len(set(zip(whole.tolist(), sampled.tolist(), strict=True))) == 8
 

@@ -12,7 +12,7 @@ from plain import NO_LABEL
 
 from tripletkit import TripletkitError
 from tripletkit.data.label_triplets import Difficulty, draw_triplets
-from tripletkit.data.splits.policies import hold_out_images
+from tripletkit.data.splits.held_out_draws import hold_out_images
 
 # Classes of 2, 3 and 6 images, one of a single image, one image without a label.
 LABELS = np.array([7, 7, 2, 2, 2, 4, 4, 4, 4, 4, 4, 9, NO_LABEL], dtype=np.int32)

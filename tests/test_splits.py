@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 from opened import read_triplets, read_truth
 
 import tripletkit as tk
-from tripletkit import Triplets, defaults
+from tripletkit import ImageSplit, SettingsError, Triplets, defaults
 from tripletkit.api import triplet_sets
 from tripletkit.data.questions import PairGraph, Questions
-from tripletkit.errors import OutputError, SplitError
+from tripletkit.errors import OutputError, SplitError, TripletFileError
 
 FILES = {"train.txt", "val.txt", "val_truth.csv", "val_triplets.txt", "split.json"}
 pytestmark = pytest.mark.filterwarnings("ignore:a random split", "ignore:.*name one image twice")
@@ -70,43 +71,27 @@ def many_components(n_components=300):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", defaults.SPLIT_POLICIES)
-@pytest.mark.parametrize("val_fraction", [0.1, 0.2, 0.5])
-def test_split_keeps_its_policy(by, val_fraction):
+def test_splits_and_folds_keep_their_policy(by):
     triplets = many_components()
-    split = tk.split(triplets, by, val_fraction=val_fraction, seed=3)
-    check_policy(split, triplets)
-    if by != "image":
-        assert len(split.val) / len(triplets) == pytest.approx(val_fraction, abs=0.01)
-
-
-@pytest.mark.parametrize("by", ["image", "random"])
-def test_split_of_linked_triplets_keeps_its_policy(by):
-    triplets = random_triplets()
-    check_policy(tk.split(triplets, by, val_fraction=0.3), triplets)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("by", defaults.SPLIT_POLICIES)
-def test_folds_keep_the_policy_and_validate_each_row_at_most_once(by):
-    triplets = many_components()
-    splits = tk.split(triplets, by, folds=4, seed=1)
-    assert len(splits) == 4
-    for split in splits:
-        check_policy(split, triplets)
-    validated = np.concatenate([rows_of(split.val) for split in splits])
+    for val_fraction in (0.1, 0.2, 0.5):
+        once, again, other = (
+            tk.split(triplets, by, val_fraction=val_fraction, seed=seed) for seed in (3, 3, 4)
+        )
+        check_policy(once, triplets)
+        assert once.val.lines.tolist() == again.val.lines.tolist() != other.val.lines.tolist()
+        if by != "image":
+            assert len(once.val) / len(triplets) == pytest.approx(val_fraction, abs=0.01)
+    folds = tk.split(triplets, by, folds=4, seed=1)
+    assert len(folds) == 4
+    for fold in folds:
+        check_policy(fold, triplets)
+    validated = np.concatenate([rows_of(fold.val) for fold in folds])
     assert len(np.unique(validated)) == len(validated)
     if by != "image":
         assert len(validated) == len(triplets)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("by", defaults.SPLIT_POLICIES)
-def test_same_seed_gives_the_same_split_and_another_seed_another(by):
-    triplets = many_components()
-    once, again, other = (
-        tk.split(triplets, by, seed=seed).val.lines.tolist() for seed in (5, 5, 6)
-    )
-    assert once == again != other
+    linked = random_triplets()
+    if by != "component":
+        check_policy(tk.split(linked, by, val_fraction=0.3), linked)
 
 
 @settings(max_examples=40)
@@ -334,3 +319,124 @@ def test_a_split_by_image_takes_no_whole_class():
     split = tk.split(make_triplets(rows), "image", val_fraction=0.25)
     shares = np.bincount(labels[np.unique(split.val.rows)], minlength=5) / 24
     assert shares == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.fixture
+def clustered_file(tmp_path):
+    path = tmp_path / "clustered.txt"
+    lines = [
+        f"p{c}a p{c}b p{c}{x}\np{c}a p{c}{x} p{c}{y}\n" for c in range(50) for x, y in ("cd", "ef")
+    ]
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("options", ["image", "component", "random", "image --folds 3"])
+def test_split_writes_files_that_read_back(tripletkit, clustered_file, tmp_path, options):
+    folder = tmp_path / "made" / "split"
+    before = clustered_file.read_bytes()
+    arguments = ["split", clustered_file, "-o", folder, "--by", *options.split(), "--json"]
+    result = tripletkit(*arguments, code=0)
+    found = json.loads(result.stdout)
+    assert found["by"] == options.split()[0]
+    for number, price in enumerate(found.get("folds", [found]), 1):
+        part = folder / (f"fold{number}" if "folds" in found else ".")
+        assert len(read_triplets(part / "train.txt")) == price["n_train"]
+        assert len(read_triplets(part / "val.txt")) == price["n_val"]
+        assert len(read_truth(part / "val_truth.csv")) == price["n_val"]
+        assert price["n_train"] + price["n_val"] + price["n_dropped"] == 200
+    assert ("warning" in result.stderr) == (options == "random")
+    assert clustered_file.read_bytes() == before
+
+
+def test_split_reads_stdin_and_warns_of_degenerate_triplets(tripletkit, tmp_path):
+    arguments = ["split", "-", "-o", str(tmp_path / "s"), "--by", "component"]
+    result = tripletkit(
+        *arguments, "--val-fraction", "0.5", input=b"a a b\nc d e\nf g h\ni j k\n", code=0
+    )
+    assert "warning: <stdin>: 1 triplets name one image twice" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--folds", "3", "--val-fraction", "0.2"], ["--val-fraction", "1"], ["--folds", "1"]],
+)
+def test_split_called_wrongly_exits_2(tripletkit, clustered_file, tmp_path, options):
+    arguments = ["split", str(clustered_file), "-o", str(tmp_path / "s"), "--by", "image"]
+    tripletkit(*arguments, *options, code=2)
+
+
+def all_triplets(n_images: int) -> np.ndarray:
+    grid = np.stack(np.meshgrid(*[np.arange(n_images)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    return grid[(np.diff(np.sort(grid), axis=1) > 0).all(axis=1)]
+
+
+@pytest.mark.slow
+@given(st.integers(6, 16), st.integers(1, 25), st.floats(0.1, 0.9), st.integers(0, 99))
+def test_image_splits_share_no_image_keep_all_others_and_take_turns(n, n_draws, share, seed):
+    n_test = round(share * n)
+    if min(n_test, n - n_test) < 3:
+        return
+    rows = all_triplets(n)
+    n_times = np.zeros(n, int)
+    splits = list(ImageSplit(n_draws, share, seed).split(rows))
+    assert len(splits) == n_draws
+    for train, test in splits:
+        held_out = np.unique(rows[test])
+        assert len(held_out) == n_test
+        assert not np.intersect1d(rows[train], held_out).size
+        # Every triplet of the images on either side is there.
+        assert len(test) == n_test * (n_test - 1) * (n_test - 2)
+        assert len(train) == (n - n_test) * (n - n_test - 1) * (n - n_test - 2)
+        n_times[held_out] += 1
+    assert np.ptp(n_times) <= 1
+
+
+def test_draws_are_not_the_same_parts_again_and_again():
+    # With a half held out, turns alone would give two halves for ever.
+    rows = all_triplets(12)
+    splits = ImageSplit(40, 0.5, 0).split(rows)
+    assert len({tuple(np.unique(rows[test])) for _, test in splits}) > 30
+
+
+def test_a_seed_gives_the_same_splits_and_none_gives_others():
+    rows = all_triplets(9)
+    first, again = (list(ImageSplit(3, random_state=4).split(rows)) for _ in range(2))
+    for (train, test), (same_train, same_test) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(train, same_train)
+        np.testing.assert_array_equal(test, same_test)
+    drawn = [
+        tuple(next(ImageSplit(1, random_state=state).split(rows))[1])
+        for state in [None] * 4 + [np.random.RandomState(0)]
+    ]
+    assert len(set(drawn)) > 1
+    state = np.random.RandomState(0)
+    two = [tuple(next(ImageSplit(1, random_state=state).split(rows))[1]) for _ in range(2)]
+    assert two[0] != two[1]
+
+
+def test_triplets_are_taken_as_they_are_and_images_without_one_are_not_drawn():
+    triplets = Triplets.from_array(all_triplets(9), [f"{n}.png" for n in range(20)])
+    train, test = next(ImageSplit(1, 1 / 3, 0).split(triplets))
+    assert (len(train), len(test)) == (120, 6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (all_triplets(6)[:4], SplitError, "at least 3 images on each side"),
+        (np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]] * 2), SplitError, "got none for"),
+        (np.zeros((4, 2), int), TripletFileError, "shape"),
+        (np.zeros((4, 3)), TripletFileError, "integer triplets"),
+    ],
+)
+def test_image_split_refuses_what_it_cannot_split(rows, error, message):
+    with pytest.raises(error, match=message):
+        list(ImageSplit(20, random_state=0).split(rows))
+
+
+def test_image_split_refuses_wrong_settings_by_name():
+    for settings_of, field in (({"n_splits": 0}, "n_splits"), ({"test_size": 1.0}, "test_size")):
+        with pytest.raises(SettingsError) as caught:
+            ImageSplit(**settings_of)
+        assert caught.value.field == field

@@ -27,9 +27,8 @@ from tripletkit.data.outputs import (
     csv_form,
     open_output,
 )
-from tripletkit.data.splits.held_out_draws import read_held_out
-from tripletkit.data.splits.policies import hold_out_images
-from tripletkit.data.splits.split_files import draw_truth, write_questions
+from tripletkit.data.splits.held_out_draws import hold_out_images, read_held_out
+from tripletkit.data.splits.policies import write_questions
 from tripletkit.data.text_files import guard_formula
 from tripletkit.data.triplets import Triplets, write_triplets
 from tripletkit.errors import DataWarning, SettingsError, caution
@@ -152,7 +151,7 @@ def draw_triplets(
         if truth_file is None:
             write_triplets(file, names, rows)
         else:
-            write_questions(file, truth_file, names, rows, draw_truth(len(rows), seed))
+            write_questions(file, truth_file, names, rows, seed)
         of_truth = "" if truth is None else f"; truth: {truth}"
         logger.info(
             f"Wrote {len(rows):,} triplets over {len(np.unique(rows)):,} images, anchors of "

@@ -19,11 +19,11 @@ from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.judgements import read_judgements
 from tripletkit.data.labels import ImageLabels, read_labels
 from tripletkit.data.outputs import Outputs, as_one_run
-from tripletkit.data.splits.policies import Split, fold_triplets, split_triplets
-from tripletkit.data.splits.split_files import (
+from tripletkit.data.splits.policies import (
+    Split,
     SplitPrice,
     check_split_folder,
-    price_split,
+    split_triplets,
     write_splits,
 )
 from tripletkit.data.triplets import Triplets
@@ -219,11 +219,8 @@ def split(
     if groups is not None:
         nowhere = [None] * len(whole.names)
         of_image = ImageLabels.of_files(whole.names, nowhere, read_labels(groups), None).groups()
-    if folds:
-        splits = fold_triplets(whole, by, folds, seed, of_image)
-    else:
-        share = val_fraction or defaults.VAL_FRACTION
-        splits = [split_triplets(whole, by, share, seed, of_image)]
+    share = val_fraction or defaults.VAL_FRACTION
+    splits = split_triplets(whole, by, seed, of_image, val_fraction=share, n_folds=folds)
     if judgements.is_random is not None:
         splits = [_validate_on_random(each, judgements.is_random) for each in splits]
         logger.info(
@@ -237,7 +234,7 @@ def split(
     parts = []
     for each in splits:
         sides = whole.take(each.train_rows), whole.take(each.val_rows)
-        parts.append(SplitTriplets(*sides, price_split(whole, each)))
+        parts.append(SplitTriplets(*sides, SplitPrice.of(whole, each)))
         parts[-1].by, parts[-1].seed = by, seed
     return FoldedTriplets(parts) if folds else parts[0]
 

@@ -59,7 +59,7 @@ class TrainingSet:
             train_rows, val_rows = np.arange(len(usable)), np.arange(0)
             by, n_dropped = _NO_SPLIT, 0
         else:
-            split = split_triplets(usable, by, val_fraction, seed, groups)
+            (split,) = split_triplets(usable, by, seed, groups, val_fraction=val_fraction)
             train_rows, val_rows = split.train_rows, split.val_rows
             n_dropped = len(split.dropped_rows)
         return cls(

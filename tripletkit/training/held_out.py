@@ -22,7 +22,6 @@ from tripletkit.data.splits.held_out_draws import (
     draw_folds,
     find_groups,
     hold_out_classes,
-    plan_draws,
 )
 from tripletkit.data.triplets import Triplets
 from tripletkit.defaults import FROZEN_DISTANCE
@@ -101,10 +100,10 @@ def _draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] 
     n_images = len(examples.features)
     try:
         features = scale_to_unit_length(examples.features)
-        plan = plan_draws(examples.rows, n_images, labels, features, groups=examples.groups)
-        draws = draw_folds(examples.rows, plan, seed, is_scored=examples.is_scored)
+        how = (labels, features, examples.groups, examples.is_scored)
+        draws, by = draw_folds(examples.rows, n_images, seed, *how)
         # The first one is made now, so that what cannot be is found before anything is trained.
-        return chain([next(draws)], draws), plan.by
+        return chain([next(draws)], draws), by
     except SplitError as error:
         caution(f"{error}\nTraining goes on without validation.", FewTripletsWarning)
         return None

@@ -22,7 +22,7 @@ from tripletkit.data.judgements import (
     reopen_judgements,
 )
 from tripletkit.data.labels import ImageLabels, LabelsLike, read_labels
-from tripletkit.data.splits.policies import hold_out_images
+from tripletkit.data.splits.held_out_draws import hold_out_images
 from tripletkit.data.text_files import FileRecord
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import Triplets, Votes, VotesAs, VotesLike

@@ -19,7 +19,7 @@ from tripletkit.data.folder import list_images
 from tripletkit.data.judgements import read_judgements
 from tripletkit.data.labels import NO_LABEL, read_labels
 from tripletkit.data.questions import join_nodes
-from tripletkit.data.splits.policies import Split, cluster_images, find_strata, separate_groups
+from tripletkit.data.splits.policies import Split
 from tripletkit.data.tables import read_text
 from tripletkit.errors import ImageNameError, SplitError, TripletFileError
 
@@ -33,8 +33,10 @@ _MIN_CLUSTERS = 4
 _UNSEEN_DRAWS = 50
 
 BY_LABELS = "classes"
-_BY_CLUSTERS = "clusters"
-_BY_GIVEN_GROUPS = "given groups of images"
+# Images that clusters are found from.
+_MOST_CLUSTERED = 3_000
+# A pair of images, the least that a class needs for a triplet, in training and held out.
+_PAIR = 2
 
 # Rounds without a single held-out triplet after which there is nothing to hope for.
 _MAX_EMPTY_ROUNDS = 20
@@ -52,113 +54,104 @@ class Draw:
     round: int
 
 
-@dataclass(frozen=True)
-class _DrawPlan:
-    """What is drawn."""
-
-    by: str  # `BY_GROUPS`, `BY_IMAGES` or `_BY_GIVEN_GROUPS`
-    unit_of_image: np.ndarray  # what is held out together; -1 for an image that no triplet has
-    stratum_of_unit: np.ndarray  # every stratum is divided evenly
-
-    def fold_units(self, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-        """Return `(n_units,)` integers: the fold of each unit, even in every stratum."""
-        n_units = len(self.stratum_of_unit)
-        by_chance = rng.permutation(n_units)
-        order = by_chance[np.argsort(self.stratum_of_unit[by_chance], kind="stable")]
-        folds = np.empty(n_units, dtype=np.int64)
-        # Dealt like cards through all strata, from a chance start.
-        folds[order] = (np.arange(n_units) + rng.integers(n_folds)) % n_folds
-        return folds
-
-
-def plan_draws(
+def draw_folds(
     rows: np.ndarray,
     n_images: int,
+    seed: int,
     labels: np.ndarray | None = None,
     features: np.ndarray | None = None,
-    n_folds: int = defaults.DRAW_FOLDS,
     groups: np.ndarray | None = None,
-) -> _DrawPlan:
-    """Decide what is held out together, and of what every fold has its share.
+    is_scored: np.ndarray | None = None,
+) -> tuple[Iterator[Draw], str]:
+    """Return draws without end, fold after fold, round after round, and what they hold out.
+
+    One fold of a round, one of `defaults.DRAW_FOLDS`, is held out in a draw, and of it the triplets
+    that may be scored on.
 
     Args:
         labels: `(n_images,)` integers; `NO_LABEL` where an image has none; None without any.
         features: `(n_images, n_features)` float32, rows of length 1; finite where a triplet
             has the image.
         groups: `(n_images,)` integers: images that are held out together, whatever triplets say.
+        is_scored: `(n_triplets,)` bool, which triplets may be scored on. Defaults to all.
     Example:
         >>> rows = np.arange(36).reshape(12, 3)  # twelve groups of three images
-        >>> plan_draws(rows, 36).by == BY_GROUPS
-        True
+        >>> draws, by = draw_folds(rows, 36, seed=0)
+        >>> by, len(next(draws).held_out_rows)
+        ('groups of triplets that share no image', 4)
     """
     images = np.unique(rows)
-    if len(images) < 3 * n_folds:
+    if len(images) < 3 * defaults.DRAW_FOLDS:
         raise SplitError(
-            f"expected at least {3 * n_folds} images, three for each of {n_folds} folds, got "
-            f"{len(images)}"
+            f"expected at least {3 * defaults.DRAW_FOLDS} images, three for each of "
+            f"{defaults.DRAW_FOLDS} folds, got {len(images)}"
         )
-    unit_of_image = np.full(n_images, -1)
+    by, units, strata = _plan_units(rows, images, n_images, labels, features, groups)
+    unit_of_image = np.full(n_images, -1)  # for images that no triplet has
+    unit_of_image[images] = units
+    return _draw_rounds(rows, unit_of_image, strata, seed, is_scored), by
+
+
+def _plan_units(
+    rows: np.ndarray,
+    images: np.ndarray,
+    n_images: int,
+    labels: np.ndarray | None,
+    features: np.ndarray | None,
+    groups: np.ndarray | None,
+) -> tuple[str, np.ndarray, np.ndarray]:
+    """Decide what is held out together: its kind, the unit of each of the images, and the stratum
+    of each unit, of which every fold has its share."""
+    n_folds = defaults.DRAW_FOLDS
     if groups is not None:
         _, units, n_together = np.unique(groups[images], return_inverse=True, return_counts=True)
         if len(n_together) < n_folds:
             raise SplitError(
                 f"expected at least {n_folds} `groups` of images to hold out, got {len(n_together)}"
             )
-        unit_of_image[images] = units
         # Groups alike in size, so that folds are.
-        return _DrawPlan(_BY_GIVEN_GROUPS, unit_of_image, np.floor(np.log2(n_together)).astype(int))
+        return "given groups of images", units, np.floor(np.log2(n_together)).astype(int)
     groups = join_nodes(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(sizes) >= _MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
-        unit_of_image[images] = groups
-        # Groups alike in size, so that folds are.
-        return _DrawPlan(BY_GROUPS, unit_of_image, np.zeros(len(sizes), dtype=np.int64))
-    strata = find_strata(rows, n_images, labels, features)[images]
-    units, first = _keep_small_classes(rows, images, n_images, n_folds)
-    unit_of_image[images] = units
-    n_together = np.bincount(units)
-    # Units alike in size, so that folds are.
-    return _DrawPlan(
-        BY_IMAGES,
-        unit_of_image,
-        np.where(n_together > 1, strata.max() + n_together, strata[first]),
-    )
-
-
-def _keep_small_classes(
-    rows: np.ndarray, images: np.ndarray, n_images: int, n_folds: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return `(len(images),)` units, and the place of each unit's first image.
-
-    A class too small to have a pair in every fold is one unit; so is any other image.
-    """
+        return BY_GROUPS, groups, np.zeros(len(sizes), dtype=np.int64)
+    strata = _find_strata(rows, n_images, labels, features)[images]
+    # A class too small to have a pair in every fold is one unit; so is any other image.
     classes = join_nodes(rows[:, [0]], rows[:, [1]], n_images)[images]
     _, classes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     is_small = sizes[classes] < 2 * n_folds
     keys = np.where(is_small, classes, len(sizes) + np.arange(len(images)))
     _, first, units = np.unique(keys, return_index=True, return_inverse=True)
-    return units, first
+    n_together = np.bincount(units)
+    # Units alike in size, so that folds are.
+    return BY_IMAGES, units, np.where(n_together > 1, strata.max() + n_together, strata[first])
 
 
-def draw_folds(
+def _deal_units(strata: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the fold of each unit, even in every stratum."""
+    by_chance = rng.permutation(len(strata))
+    order = by_chance[np.argsort(strata[by_chance], kind="stable")]
+    folds = np.empty(len(strata), dtype=np.int64)
+    # Dealt like cards through all strata, from a chance start.
+    folds[order] = (np.arange(len(strata)) + rng.integers(defaults.DRAW_FOLDS)) % (
+        defaults.DRAW_FOLDS
+    )
+    return folds
+
+
+def _draw_rounds(
     rows: np.ndarray,
-    plan: _DrawPlan,
+    unit_of_image: np.ndarray,
+    strata: np.ndarray,
     seed: int,
-    n_folds: int = defaults.DRAW_FOLDS,
-    is_scored: np.ndarray | None = None,
+    is_scored: np.ndarray | None,
 ) -> Iterator[Draw]:
-    """Yield draws without end, fold after fold, round after round.
-
-    One fold of a round is held out in a draw, and of it the triplets that may be scored on: those
-    of the mask `is_scored`, or all.
-    """
     round_, n_empty = 0, 0
     while n_empty < _MAX_EMPTY_ROUNDS:
-        folds = plan.fold_units(n_folds, np.random.default_rng([seed, round_]))
-        fold_of_image = folds[plan.unit_of_image]
+        fold_of_image = _deal_units(strata, np.random.default_rng([seed, round_]))[unit_of_image]
         is_empty = True
-        for fold in range(n_folds):
-            split = separate_groups(rows, fold_of_image, fold)
+        for fold in range(defaults.DRAW_FOLDS):
+            split = Split.of_groups(rows, fold_of_image, fold)
             held_out = split.val_rows
             if is_scored is not None:
                 held_out = held_out[is_scored[held_out]]
@@ -169,8 +162,8 @@ def draw_folds(
         round_ += 1
     raise SplitError(
         f"expected triplets whose images are all held out beside others for training, got none in "
-        f"{_MAX_EMPTY_ROUNDS} draws of a share of 1/{n_folds} of the images. Judge more triplets "
-        "over the same images, or give validation triplets of your own."
+        f"{_MAX_EMPTY_ROUNDS} draws of a share of 1/{defaults.DRAW_FOLDS} of the images. Judge "
+        "more triplets over the same images, or give validation triplets of your own."
     )
 
 
@@ -178,14 +171,16 @@ def draw_folds(
 _FEWEST = 3
 
 
-def _draw_images(
-    n_images: int, n_draws: int, test_size: float, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Yield `(n_images,)` bool for each draw: the image is held out, one of a share `test_size`.
+def draw_splits(
+    rows: np.ndarray, n_draws: int, test_size: float, rng: np.random.Generator
+) -> Iterator[Split]:
+    """Yield splits that hold out a share `test_size` of the images, and drop what mixes sides.
 
     Images take turns in an order of chance: after any number of draws, the one held out most often
     was so at most once more than the one held out least.
     """
+    named, inside = np.unique(rows, return_inverse=True)
+    inside, n_images = inside.reshape(-1, 3), len(named)
     n_test = round(test_size * n_images)
     if min(n_test, n_images - n_test) < _FEWEST:
         raise SplitError(
@@ -199,28 +194,16 @@ def _draw_images(
         is_held_out = np.zeros(n_images, dtype=bool)
         is_held_out[order[:n_test]] = True
         n_times[is_held_out] += 1
-        yield is_held_out
-
-
-def draw_splits(
-    rows: np.ndarray, n_draws: int, test_size: float, rng: np.random.Generator
-) -> list[Split]:
-    """Return splits of triplets by `_draw_images`; rows that mix both sides are dropped."""
-    named, inside = np.unique(rows, return_inverse=True)
-    inside = inside.reshape(-1, 3)
-    splits = []
-    for is_held_out in _draw_images(len(named), n_draws, test_size, rng):
-        split = separate_groups(inside, is_held_out, True)
+        split = Split.of_groups(inside, is_held_out, True)
         for side, kept in (("training", split.train_rows), ("the test", split.val_rows)):
             if not len(kept):
                 raise SplitError(
                     f"expected triplets for training and for the test, got none for {side}: with "
-                    f"{test_size:.0%} of {len(named):,} images held out, none of {len(rows):,} "
+                    f"{test_size:.0%} of {n_images:,} images held out, none of {len(rows):,} "
                     "triplets lies on that side whole. Try another `test_size`, or judge more "
                     "triplets."
                 )
-        splits.append(split)
-    return splits
+        yield split
 
 
 @dataclass(frozen=True)
@@ -240,7 +223,7 @@ def find_groups(
 
     Returns:
         `(n_images,)` integers, for images other than those given and for those without a label the
-        number of groups; that number; and `BY_LABELS` or `_BY_CLUSTERS`.
+        number of groups; that number; and `BY_LABELS` or `"clusters"`.
     """
     if labels is not None:
         labelled = images[labels[images] != NO_LABEL]
@@ -256,8 +239,8 @@ def find_groups(
             f"{_MIN_CLUSTERS * defaults.MIN_GROUP_IMAGES} images, got {len(images)}"
         )
     groups = np.full(len(features), n_groups)
-    groups[images] = cluster_images(features[images], n_groups, seed)
-    return groups, n_groups, _BY_CLUSTERS
+    groups[images] = _cluster_images(features[images], n_groups, seed)
+    return groups, n_groups, "clusters"
 
 
 def hold_out_classes(
@@ -282,7 +265,7 @@ def hold_out_classes(
         order = rng.permutation(n_groups)
         n_drawn = max(fewest, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))
         is_held_out = np.isin(groups, order[:n_drawn])
-        split = separate_groups(rows, is_held_out, True)
+        split = Split.of_groups(rows, is_held_out, True)
         # The product is largest where neither side is short.
         kept = len(split.train_rows) * len(split.val_rows)
         if kept > best[0]:
@@ -293,6 +276,114 @@ def hold_out_classes(
             f"{fraction:.0%} of {sizes.sum():,} images none leaves triplets on both sides"
         )
     return best[1]
+
+
+def _find_strata(
+    rows: np.ndarray,
+    n_images: int,
+    labels: np.ndarray | None = None,
+    features: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return `(n_images,)` integers: the class of each image, or what comes nearest to it.
+
+    Features, rows of length 1, are finite where a triplet has the image.
+    """
+    images = np.unique(rows)
+    if labels is not None and np.any(labels[images] != NO_LABEL):
+        return np.where(labels == NO_LABEL, labels.max() + 1, labels)
+    strata = np.zeros(n_images, dtype=np.int64)
+    n_clusters = min(defaults.N_CLUSTERS, len(images) // defaults.MIN_GROUP_IMAGES)
+    if features is not None and n_clusters >= 2:
+        strata[images] = _cluster_images(features[images], n_clusters, 0)
+        return strata
+    # Classes never mix among positives, so there each of them is a component.
+    return join_nodes(rows[:, [0]], rows[:, [1]], n_images)
+
+
+def _cluster_images(features: np.ndarray, n_groups: int, seed: int) -> np.ndarray:
+    """Return `(n_images,)` integers: k-means clusters of features, rows of length 1.
+
+    Of many images a sample says where the centers are.
+    """
+    from sklearn.cluster import KMeans
+
+    sample = features
+    if len(features) > _MOST_CLUSTERED:
+        drawn = np.random.default_rng(seed).choice(len(features), _MOST_CLUSTERED, replace=False)
+        sample = features[drawn]
+    return KMeans(n_groups, n_init=3, random_state=seed).fit(sample).predict(features)
+
+
+def hold_out_images(
+    labels: np.ndarray,
+    fraction: float,
+    seed: int = defaults.SEED,
+    images: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw the same share of every class, leaving pairs on both sides; `(n_images,)` bool.
+
+    A class that has images held out has at least two, and at least two left for training: a
+    class of fewer than four stays in training. Where its share is below two, chance decides
+    whether it is two or none, so that the whole keeps its share. At least two classes have
+    images held out, since a triplet needs a negative. Of `images` are those that may be held out,
+    such as one name of each image; an image without a label never is.
+
+    Example:
+        >>> held_out = hold_out_images(np.repeat([0, 1, 2], 10), 0.3)
+        >>> held_out.reshape(3, 10).sum(axis=1).tolist()
+        [3, 3, 3]
+    """
+    is_held_out = np.zeros(len(labels), dtype=bool)
+    if fraction == 0:
+        return is_held_out
+    usable = np.arange(len(labels)) if images is None else np.unique(images)
+    usable = usable[labels[usable] != NO_LABEL]
+    rng = np.random.default_rng(seed)
+    # By chance within each class.
+    usable = rng.permutation(usable)
+    usable = usable[np.argsort(labels[usable], kind="stable")]
+    _, starts, sizes = np.unique(labels[usable], return_index=True, return_counts=True)
+    numbers = _numbers_of_classes(sizes, fraction, rng)
+    rank = np.arange(len(usable)) - np.repeat(starts, sizes)
+    is_held_out[usable[rank < np.repeat(numbers, sizes)]] = True
+    return is_held_out
+
+
+def _numbers_of_classes(sizes: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Return `(n_classes,)` int64: how many images to hold out of each class."""
+    is_large = sizes >= 2 * _PAIR
+    if is_large.sum() < 2:
+        raise SplitError(
+            f"expected at least two classes of {2 * _PAIR} images to hold some of them out, got "
+            f"{is_large.sum()} (largest class: {sizes.max(initial=0):,}). Give the images for "
+            "validation yourself, or more of each class."
+        )
+    wanted = fraction * sizes[is_large]
+    # Up to a pair all or nothing, above it the next whole number or the one below.
+    step = np.where(wanted < _PAIR, _PAIR, 1)
+    whole = np.where(wanted < _PAIR, 0, np.floor(wanted))
+    numbers = whole + step * _round_by_chance((wanted - whole) / step, rng)
+    numbers = np.minimum(numbers, sizes[is_large] - _PAIR).astype(np.int64)
+    n_missing = max(0, 2 - np.count_nonzero(numbers))
+    largest = np.argsort(-wanted * (numbers == 0), kind="stable")[:n_missing]
+    numbers[largest] = _PAIR
+    result = np.zeros(len(sizes), dtype=np.int64)
+    result[is_large] = numbers
+    return result
+
+
+def _round_by_chance(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return `(n,)` 0 or 1, each with its share as chance, their sum within 1 of the shares'.
+
+    Reference:
+        Systematic sampling; Madow. On the theory of systematic sampling, II. Annals of
+        Mathematical Statistics 20, 1949.
+    """
+    order = rng.permutation(len(shares))
+    steps = np.floor(np.cumsum(np.append(rng.random(), shares[order])))
+    result = np.empty(len(shares))
+    result[order] = np.diff(steps)
+    return result
 
 
 def read_held_out(source: Path, folder: Path) -> dict[str, str | None]:

@@ -14,15 +14,27 @@ In all of them repeats and mirrors (A, C, B) of a row are on its own side.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.labels import NO_LABEL
+from tripletkit.data.outputs import (
+    Destination,
+    OutputForm,
+    Outputs,
+    explain_failure,
+    hash_file,
+    open_output,
+)
 from tripletkit.data.questions import PairGraph, Questions, join_nodes
-from tripletkit.data.triplets import Triplets
+from tripletkit.data.triplets import Triplets, write_triplets
+from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import SettingsError, SplitError
+from tripletkit.results import Result, Section, Table
 
 # The search for images to set apart: swaps an image and in all, which bound its time.
 _SEARCH_SWAPS_PER_IMAGE = 5
@@ -36,10 +48,6 @@ _SEARCH_TENURE = 50
 # of e that grows or falls with each swap that leaves training short or not.
 _SEARCH_TRAIN_WEIGHT = 0.05
 _SEARCH_WEIGHT_STEP = 0.02
-# Images that clusters are found from.
-_MOST_CLUSTERED = 3_000
-# A pair of images, the least that a class needs for a triplet, in training and held out.
-_PAIR = 2
 
 
 class _HoldOutGoal:
@@ -214,66 +222,88 @@ class Split:
     val_rows: np.ndarray
     dropped_rows: np.ndarray
 
+    @classmethod
+    def of_groups(cls, rows: np.ndarray, groups: np.ndarray, val_group: int) -> Split:
+        """Use the rows whose images are all in the validation group, or all out of it."""
+        n_val_images = (groups[rows] == val_group).sum(axis=1)
+        return cls(
+            train_rows=np.flatnonzero(n_val_images == 0),
+            val_rows=np.flatnonzero(n_val_images == 3),
+            dropped_rows=np.flatnonzero((n_val_images > 0) & (n_val_images < 3)),
+        )
+
 
 def split_triplets(
     triplets: Triplets,
     by: str,
-    val_fraction: float,
     seed: int,
     groups: np.ndarray | None = None,
-) -> Split:
-    """Divide triplets into training and validation.
+    *,
+    val_fraction: float = defaults.VAL_FRACTION,
+    n_folds: int | None = None,
+) -> list[Split]:
+    """Divide triplets once into training and validation, or into folds, each of which validates.
 
     Args:
         by: `"image"`, `"component"` or `"random"`.
+        seed: start of every choice by chance.
+        groups: `(n_names,)` integers from 0: by `image` those of one group are on one side, and
+            the share is one of groups; None for every image by itself.
         val_fraction: between 0 and 1. By `component` and `random` the share of triplets for
             validation, met as closely as whole components allow. By `image` the share of
             images: training keeps at least as many triplets as it does on average when that
             share of images is drawn by chance, and within this validation gets as many as the
             search finds, several times what a chance draw gives.
-        seed: start of every choice by chance.
-        groups: `(n_names,)` integers from 0: by `image` those of one group are on one side, and
-            the share is one of groups; None for every image by itself.
     """
     if not 0 <= val_fraction <= 1:
         raise SettingsError(
             "val_fraction", f"`val_fraction`: expected a share from 0 to 1, got {val_fraction:g}"
         )
     rng = np.random.default_rng(seed)
+    asked = f"`folds={n_folds}`" if n_folds else f"`val_fraction={val_fraction:g}`"
+    val_parts = range(n_folds) if n_folds else [1]
     labels = _labels(triplets, by, groups)
     if labels is None:
         units, rows, n_units = _number_units(triplets, groups)
-        n_val = round(val_fraction * n_units)
-        sizes = np.array([n_units - n_val, n_val])
-        # Training keeps as many triplets as a chance draw leaves it on average.
-        places = np.arange(3)
-        floor = float(np.prod((sizes[0] - places) / np.maximum(n_units - places, 1)) * len(rows))
-        goal = _HoldOutGoal(floor)
-        sides = _divide(triplets, rows, sizes, goal, rng, groups)
-        split = separate_groups(triplets.rows, sides[units], 1)
+        goal: _HoldOutGoal | _FoldsGoal
+        if n_folds:
+            sizes = np.diff(np.arange(n_folds + 1) * n_units // n_folds)
+            goal = _FoldsGoal(n_folds)
+        else:
+            n_val = round(val_fraction * n_units)
+            sizes = np.array([n_units - n_val, n_val])
+            # Training keeps as many triplets as a chance draw leaves it on average.
+            shares = (sizes[0] - np.arange(3)) / np.maximum(n_units - np.arange(3), 1)
+            goal = _HoldOutGoal(float(np.prod(shares) * len(rows)))
+        parts = _divide(triplets, rows, sizes, goal, rng, groups)[units]
+        splits = [Split.of_groups(triplets.rows, parts, part) for part in val_parts]
     else:
-        split = _from_mask(_hold_out_whole(labels, val_fraction, rng))
-    _check(split, triplets, by, f"`val_fraction={val_fraction:g}`")
-    return split
-
-
-def fold_triplets(
-    triplets: Triplets, by: str, n_folds: int, seed: int, groups: np.ndarray | None = None
-) -> list[Split]:
-    """Divide triplets into folds, each of which validates once; see `split_triplets`."""
-    rng = np.random.default_rng(seed)
-    labels = _labels(triplets, by, groups)
-    if labels is None:
-        units, rows, n_units = _number_units(triplets, groups)
-        sizes = np.diff(np.arange(n_folds + 1) * n_units // n_folds)
-        folds = _divide(triplets, rows, sizes, _FoldsGoal(n_folds), rng, groups)[units]
-        splits = [separate_groups(triplets.rows, folds, fold) for fold in range(n_folds)]
-    else:
-        fold_of_row = _fold_whole(labels, n_folds, rng)
-        splits = [_from_mask(fold_of_row == fold) for fold in range(n_folds)]
+        if n_folds:
+            part_of_row = _fold_whole(labels, n_folds, rng)
+        else:
+            part_of_row = _hold_out_whole(labels, val_fraction, rng)
+        nothing = np.empty(0, dtype=np.int64)
+        splits = [
+            Split(np.flatnonzero(part_of_row != part), np.flatnonzero(part_of_row == part), nothing)
+            for part in val_parts
+        ]
     for split in splits:
-        _check(split, triplets, by, f"`folds={n_folds}`")
+        for side, kept in (("training", split.train_rows), ("validation", split.val_rows)):
+            if not len(kept):
+                raise SplitError(
+                    f"{triplets.source}: expected triplets for training and for validation, got "
+                    f"none for {side} ({asked} by {by}, {len(triplets):,} triplets over "
+                    f"{len(triplets.names):,} images). {_ADVICE[by]}"
+                )
     return splits
+
+
+_ADVICE = {
+    "image": "Try `by=component`, which keeps every triplet, or a larger share for this side.",
+    "component": "All or nearly all triplets are linked through the pairs that they share. "
+    "Try `by=image`.",
+    "random": "Try another share, or judge more triplets.",
+}
 
 
 def _labels(triplets: Triplets, by: str, groups: np.ndarray | None) -> np.ndarray | None:
@@ -305,7 +335,7 @@ def _join_trials(labels: np.ndarray, trials: np.ndarray | None) -> np.ndarray:
 def _hold_out_whole(
     labels: np.ndarray, val_fraction: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return `(n_triplets,)` bool: whole labels drawn until the share is met."""
+    """Return `(n_triplets,)` 0 or 1: whole labels drawn for 1 until the share is met."""
     n_rows = np.bincount(labels)
     wanted = val_fraction * len(labels)
     # A label larger than all of validation belongs to training, wherever chance puts it.
@@ -315,9 +345,9 @@ def _hold_out_whole(
     after = reached[n_drawn] if n_drawn < len(reached) else np.inf
     before = reached[n_drawn - 1] if n_drawn else 0
     n_drawn += after - wanted < wanted - before
-    is_val = np.zeros(len(n_rows), dtype=bool)
-    is_val[drawn[:n_drawn]] = True
-    return is_val[labels]
+    part = np.zeros(len(n_rows), dtype=np.int64)
+    part[drawn[:n_drawn]] = 1
+    return part[labels]
 
 
 def _fold_whole(labels: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
@@ -333,12 +363,8 @@ def _fold_whole(labels: np.ndarray, n_folds: int, rng: np.random.Generator) -> n
 def _number_units(
     triplets: Triplets, groups: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Number the images that rows name, or their groups, from 0.
-
-    Returns:
-        `(n_names,)` the unit of each name, the number of units for others; `(n_rows, 3)` units of
-        the rows that name three images; and the number of units.
-    """
+    """Number the images that rows name, or their groups, from 0: the unit of each name, the number
+    of units for others; `(n_rows, 3)` units of the rows that name three images; and that number."""
     unit_of = np.arange(len(triplets.names)) if groups is None else groups
     rows = unit_of[triplets.without_degenerate().rows]
     named, rows = np.unique(rows, return_inverse=True)
@@ -391,148 +417,151 @@ def _strata(rows: np.ndarray, n_names: int) -> np.ndarray | None:
     Classes are few and large, or nothing is lost by dividing them: where images are joined to
     hardly any other, a group of them is no class but what was shown together.
     """
-    strata = find_strata(rows, n_names)
+    strata = join_nodes(rows[:, [0]], rows[:, [1]], n_names)
     sizes = np.bincount(strata)
     is_class = sizes >= _MIN_CLASS_IMAGES
     is_told = is_class.sum() > 1 and sizes[is_class].sum() > n_names / 2
     return strata if is_told else None
 
 
-def separate_groups(rows: np.ndarray, groups: np.ndarray, val_group: int) -> Split:
-    """Use the rows whose images are all in the validation group, or all out of it."""
-    n_val_images = (groups[rows] == val_group).sum(axis=1)
-    return Split(
-        train_rows=np.flatnonzero(n_val_images == 0),
-        val_rows=np.flatnonzero(n_val_images == 3),
-        dropped_rows=np.flatnonzero((n_val_images > 0) & (n_val_images < 3)),
-    )
+# At which it is said how wide the 95% interval will be: what good models reach.
+_EXPECTED_ACCURACY = 0.75
 
 
-def _from_mask(is_val: np.ndarray) -> Split:
-    return Split(np.flatnonzero(~is_val), np.flatnonzero(is_val), np.empty(0, dtype=np.int64))
-
-
-_ADVICE = {
-    "image": "Try `by=component`, which keeps every triplet, or a larger share for this side.",
-    "component": "All or nearly all triplets are linked through the pairs that they share. "
-    "Try `by=image`.",
-    "random": "Try another share, or judge more triplets.",
-}
-
-
-def _check(split: Split, triplets: Triplets, by: str, asked: str) -> None:
-    for side, rows in (("training", split.train_rows), ("validation", split.val_rows)):
-        if not len(rows):
-            raise SplitError(
-                f"{triplets.source}: expected triplets for training and for validation, got none "
-                f"for {side} ({asked} by {by}, {len(triplets):,} triplets over "
-                f"{len(triplets.names):,} images). {_ADVICE[by]}"
-            )
-
-
-def find_strata(
+def write_questions(
+    questions: Destination,
+    truth_file: Destination,
+    names: Sequence[str],
     rows: np.ndarray,
-    n_images: int,
-    labels: np.ndarray | None = None,
-    features: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return `(n_images,)` integers: the class of each image, or what comes nearest to it.
+    seed: int,
+) -> None:
+    """Write questions of answered triplets, and under the heading `label` their truth.
 
-    Features, rows of length 1, are finite where a triplet has the image.
+    Half of the positives, in chance order, stand first, which is the truth 1. Both files or neither
+    are written.
     """
-    images = np.unique(rows)
-    if labels is not None and np.any(labels[images] != NO_LABEL):
-        return np.where(labels == NO_LABEL, labels.max() + 1, labels)
-    strata = np.zeros(n_images, dtype=np.int64)
-    n_clusters = min(defaults.N_CLUSTERS, len(images) // defaults.MIN_GROUP_IMAGES)
-    if features is not None and n_clusters >= 2:
-        strata[images] = cluster_images(features[images], n_clusters, 0)
-        return strata
-    # Classes never mix among positives, so there each of them is a component.
-    return join_nodes(rows[:, [0]], rows[:, [1]], n_images)
+    truth = np.random.default_rng(seed).permutation(np.arange(len(rows)) % 2)
+    with open_output(truth_file) as file:
+        file.write("label\n" + "".join(f"{label}\n" for label in truth))
+        shown = np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]])
+        write_triplets(questions, names, shown, is_answered=False)
 
 
-def cluster_images(features: np.ndarray, n_groups: int, seed: int) -> np.ndarray:
-    """Return `(n_images,)` integers: k-means clusters of features, rows of length 1.
+@dataclass(frozen=True, repr=False)
+class SplitPrice(Result):
+    """What a split keeps and drops."""
 
-    Of many images a sample says where the centers are.
-    """
-    from sklearn.cluster import KMeans
+    n_train: int  # triplets
+    n_val: int
+    n_dropped: int
+    n_train_images: int  # images that the triplets kept on a side name
+    n_val_images: int
+    n_shared_images: int  # images named on both sides
+    # Of the 95% Wilson interval of an accuracy of `_EXPECTED_ACCURACY` on the validation triplets,
+    # 0 to 1: the least, as triplets that share images tell less than as many independent ones.
+    half_width: float
 
-    sample = features
-    if len(features) > _MOST_CLUSTERED:
-        drawn = np.random.default_rng(seed).choice(len(features), _MOST_CLUSTERED, replace=False)
-        sample = features[drawn]
-    return KMeans(n_groups, n_init=3, random_state=seed).fit(sample).predict(features)
-
-
-def hold_out_images(
-    labels: np.ndarray,
-    fraction: float,
-    seed: int = defaults.SEED,
-    images: np.ndarray | None = None,
-) -> np.ndarray:
-    """Draw the same share of every class, leaving pairs on both sides; `(n_images,)` bool.
-
-    A class that has images held out has at least two, and at least two left for training: a
-    class of fewer than four stays in training. Where its share is below two, chance decides
-    whether it is two or none, so that the whole keeps its share. At least two classes have
-    images held out, since a triplet needs a negative. Of `images` are those that may be held out,
-    such as one name of each image; an image without a label never is.
-
-    Example:
-        >>> held_out = hold_out_images(np.repeat([0, 1, 2], 10), 0.3)
-        >>> held_out.reshape(3, 10).sum(axis=1).tolist()
-        [3, 3, 3]
-    """
-    is_held_out = np.zeros(len(labels), dtype=bool)
-    if fraction == 0:
-        return is_held_out
-    usable = np.arange(len(labels)) if images is None else np.unique(images)
-    usable = usable[labels[usable] != NO_LABEL]
-    rng = np.random.default_rng(seed)
-    # By chance within each class.
-    usable = rng.permutation(usable)
-    usable = usable[np.argsort(labels[usable], kind="stable")]
-    _, starts, sizes = np.unique(labels[usable], return_index=True, return_counts=True)
-    numbers = _numbers_of_classes(sizes, fraction, rng)
-    rank = np.arange(len(usable)) - np.repeat(starts, sizes)
-    is_held_out[usable[rank < np.repeat(numbers, sizes)]] = True
-    return is_held_out
-
-
-def _numbers_of_classes(sizes: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Return `(n_classes,)` int64: how many images to hold out of each class."""
-    is_large = sizes >= 2 * _PAIR
-    if is_large.sum() < 2:
-        raise SplitError(
-            f"expected at least two classes of {2 * _PAIR} images to hold some of them out, got "
-            f"{is_large.sum()} (largest class: {sizes.max(initial=0):,}). Give the images for "
-            "validation yourself, or more of each class."
+    @classmethod
+    def of(cls, triplets: Triplets, split: Split) -> SplitPrice:
+        """Count what a split keeps and drops."""
+        parts = (split.train_rows, split.val_rows, split.dropped_rows)
+        of_sides = [np.unique(triplets.rows[rows]) for rows in parts[:2]]
+        return cls(
+            *map(len, parts),
+            *map(len, of_sides),
+            len(np.intersect1d(*of_sides)),
+            _wilson_half_width(_EXPECTED_ACCURACY, len(split.val_rows)),
         )
-    wanted = fraction * sizes[is_large]
-    # Up to a pair all or nothing, above it the next whole number or the one below.
-    step = np.where(wanted < _PAIR, _PAIR, 1)
-    whole = np.where(wanted < _PAIR, 0, np.floor(wanted))
-    numbers = whole + step * _round_by_chance((wanted - whole) / step, rng)
-    numbers = np.minimum(numbers, sizes[is_large] - _PAIR).astype(np.int64)
-    n_missing = max(0, 2 - np.count_nonzero(numbers))
-    largest = np.argsort(-wanted * (numbers == 0), kind="stable")[:n_missing]
-    numbers[largest] = _PAIR
-    result = np.zeros(len(sizes), dtype=np.int64)
-    result[is_large] = numbers
-    return result
+
+    def _summary(self) -> str:
+        return (
+            f"{self.n_train:,} triplets for training, {self.n_val:,} for validation, "
+            f"{self.n_dropped:,} dropped"
+        )
+
+    def _sections(self) -> list[Section]:
+        n_triplets = self.n_train + self.n_val + self.n_dropped
+        rows = [["", "triplets", "share", "images"]]
+        for label, n, n_images in (
+            ("kept for training", self.n_train, f"{self.n_train_images:,}"),
+            ("kept for validation", self.n_val, f"{self.n_val_images:,}"),
+            ("dropped", self.n_dropped, ""),
+        ):
+            rows.append([label, f"{n:,}", f"{n / n_triplets:.2%}", n_images])
+        rows.append(["on both sides", "", "", f"{self.n_shared_images:,}"])
+        note = (
+            f"An accuracy of {_EXPECTED_ACCURACY:.0%} on this validation set is known to "
+            f"±{100 * self.half_width:.1f} points at best (95%, Wilson)."
+        )
+        return [[Table(rows, right=[1, 2, 3]), note]]
 
 
-def _round_by_chance(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return `(n,)` 0 or 1, each with its share as chance, their sum within 1 of the shares'.
+def _wilson_half_width(share: float, n: int) -> float:
+    """Return half the width of Wilson's 95% interval of a share of n rows."""
+    if not n:
+        return 0.5
+    z = 1.959963984540054
+    return z * float(np.sqrt(share * (1 - share) / n + (z / n / 2) ** 2)) / (1 + z**2 / n)
 
-    Reference:
-        Systematic sampling; Madow. On the theory of systematic sampling, II. Annals of
-        Mathematical Statistics 20, 1949.
+
+SPLIT_FILES = ("train.txt", "val.txt", "val_truth.csv", "val_triplets.txt")
+# Says which files a split wrote, by their hashes: only these are ever replaced.
+RECORD_FILE = "split.json"
+_FORMAT_VERSION = 1
+
+
+def check_split_folder(folder: Path, n_splits: int, outputs: Outputs) -> None:
+    """Refuse a folder that cannot take the files of a split, or has others of these names."""
+    written = OutputForm(
+        f"a file that a split wrote (by {RECORD_FILE} beside it)",
+        lambda path: hash_file(path).hex() in _read_record(folder / RECORD_FILE),
+    )
+    record = OutputForm("the record of a split", lambda path: bool(_read_record(path)))
+    outputs.files_in(folder, dict.fromkeys(_names(n_splits), written) | {RECORD_FILE: record})
+
+
+def write_splits(
+    folder: Path,
+    triplets: Triplets,
+    splits: Sequence[Split],
+    seed: int,
+    outputs: Outputs,
+) -> None:
+    """Write one split into a folder, or several into its subfolders `fold1`, `fold2` ...
+
+    `train.txt` and `val_triplets.txt` hold anchor positive negative, `val.txt` and `val_truth.csv`
+    the validation questions and their truth, `split.json` the hash of each. They appear together.
+    `outputs` is what `check_split_folder` was called with.
     """
-    order = rng.permutation(len(shares))
-    steps = np.floor(np.cumsum(np.append(rng.random(), shares[order])))
-    result = np.empty(len(shares))
-    result[order] = np.diff(steps)
-    return result
+    with explain_failure(folder), unfinished_files(folder, outputs.check_again) as partial:
+        for subfolder, split in zip(_subfolders(len(splits)), splits, strict=True):
+            (partial / subfolder).mkdir(exist_ok=True)
+            _write_split(partial / subfolder, triplets, split, seed)
+        hashes = {name: hash_file(partial / name).hex() for name in _names(len(splits))}
+        with open_output(partial / RECORD_FILE) as file:
+            record = {"format_version": _FORMAT_VERSION, "seed": seed, "files": hashes}
+            file.write(json.dumps(record, indent=2) + "\n")
+
+
+def _read_record(path: Path) -> set[str]:
+    """Return the hashes of all files that a split wrote into a folder; none without a record."""
+    try:
+        return set(json.loads(path.read_text(encoding="utf-8"))["files"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return set()
+
+
+def _subfolders(n_splits: int) -> list[str]:
+    return ["."] if n_splits == 1 else [f"fold{fold}" for fold in range(1, n_splits + 1)]
+
+
+def _names(n_splits: int) -> list[str]:
+    return [str(Path(part) / name) for part in _subfolders(n_splits) for name in SPLIT_FILES]
+
+
+def _write_split(folder: Path, triplets: Triplets, split: Split, seed: int) -> None:
+    train, val, truth_file, val_triplets = (folder / name for name in SPLIT_FILES)
+    write_triplets(train, triplets.names, triplets.rows[split.train_rows])
+    answered = triplets.rows[split.val_rows]
+    write_triplets(val_triplets, triplets.names, answered)
+    write_questions(val, truth_file, triplets.names, answered, seed)
