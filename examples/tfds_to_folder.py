@@ -26,8 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from PIL import Image
 from tqdm import tqdm
 
-from tripletkit.data.outputs import check_parent
-from tripletkit.data.unfinished import unfinished_folder
+from tripletkit.data.outputs import check_parent, open_folder
 from tripletkit.errors import MissingExtraError, OutputError, TripletkitError
 
 if TYPE_CHECKING:
@@ -113,14 +112,11 @@ def write_folder(builder: DatasetBuilder, folder: Path) -> dict[str, Counter]:
     check_folder(folder)
     image, label = find_features(builder)
     class_names = safe_names(builder.info.features[label].names)
-    try:
-        with unfinished_folder(folder.absolute()) as temporary:
-            return {
-                split: write_split(builder, split, temporary / split, image, label, class_names)
-                for split in builder.info.splits
-            }
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+    with open_folder(folder) as temporary:
+        return {
+            split: write_split(builder, split, temporary / split, image, label, class_names)
+            for split in builder.info.splits
+        }
 
 
 def find_features(builder: DatasetBuilder) -> tuple[str, str]:

@@ -138,7 +138,7 @@ def run_command(words: list[str]) -> int:
 
 def _run(words: list[str], errors: Path) -> NoReturn:
     """Run the command in a fork, as if the process had just been started, and end it."""
-    from tripletkit.data.unfinished import private_temporary_folder
+    from tripletkit.data.outputs import private_temporary_folder
 
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)

@@ -47,8 +47,8 @@ from PIL import Image, ImageDraw
 from tripletkit import TripletkitError, defaults
 from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import read_labels
+from tripletkit.data.outputs import end_moves, remove_unfinished
 from tripletkit.data.triplets import write_triplets
-from tripletkit.data.unfinished import end_moves, remove_unfinished
 from tripletkit.evaluation.answers import write_answers
 from tripletkit.model.model_folder import load_model
 

@@ -16,7 +16,7 @@ import pytest
 from model_records import make_record
 
 from tripletkit import TripletkitError
-from tripletkit.data import unfinished
+from tripletkit.data import outputs
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.store import FeatureSpace
@@ -266,7 +266,7 @@ def test_a_kill_at_any_rename_leaves_a_model(model_path, n_renames):
     assert done.returncode == -signal.SIGKILL
     assert model_path.exists() == (n_renames != 1)
     assert load_model(model_path).record.command == ("new" if n_renames else "tripletkit train")
-    unfinished.remove_unfinished(model_path.parent)
+    outputs.remove_unfinished(model_path.parent)
     assert list(model_path.parent.iterdir()) == [model_path]
 
 

@@ -81,7 +81,7 @@ def test_exported_files_need_only_keras_and_give_the_same_embeddings(
     model, tiny_weights, embeddings, pixels, tmp_path
 ):
     folder = tmp_path / "exported"
-    written = export_networks(model, folder, model.open_encoder())
+    written = export_networks(model, folder, model.open_encoder(), Outputs())
     check_export_folder(folder, Outputs(overwrite=True))
     assert written == [folder / "encoder.keras", folder / "triplet_network.keras"]
     assert sorted(folder.iterdir()) == written
@@ -124,7 +124,7 @@ def test_a_network_of_several_backbones_and_views_gives_the_embeddings_of_predic
     head = build_head(source.n_features, 8, 3, 0.5)
     save_model(tmp_path / "m", head, [], make_record(source))
     model = load_model(tmp_path / "m")
-    export_networks(model, tmp_path / "exported", model.open_encoder())
+    export_networks(model, tmp_path / "exported", model.open_encoder(), Outputs())
     encoder = keras.saving.load_model(tmp_path / "exported" / "encoder.keras", safe_mode=True)
     assert [tensor.name for tensor in encoder.inputs] == inputs
 
@@ -200,6 +200,6 @@ def test_a_failing_export_keeps_the_old_file(model, tiny_weights, tmp_path, monk
 
     monkeypatch.setattr(keras.Model, "save", fail)
     with pytest.raises(TripletkitError, match="exported: cannot be written: No space left"):
-        export_networks(model, folder, model.open_encoder())
+        export_networks(model, folder, model.open_encoder(), Outputs())
     assert [path.name for path in folder.iterdir()] == ["encoder.keras"]
     assert (folder / export._ENCODER_FILE).read_text() == "old"

@@ -22,7 +22,7 @@ from tripletkit.data.judgements import (
     open_votes,
     read_judgements,
 )
-from tripletkit.data.outputs import Outputs, as_one_run, csv_form
+from tripletkit.data.outputs import OutputForm, Outputs, as_one_run
 from tripletkit.data.triplets import Triplets, Votes, VotesLike
 from tripletkit.errors import DataWarning, LeakageWarning, SettingsError, caution
 from tripletkit.evaluation import answer_checks
@@ -186,7 +186,7 @@ def compare(
         raise SettingsError(
             "answers", f"expected two or more answers and then their truth, got {len(answers)}"
         )
-    form = csv_form("a file of rows that differ, with the heading row,...", "row,")
+    form = OutputForm("a file of rows that differ, with the heading row,...", headings=("row,",))
     output = Outputs(overwrite=overwrite).optional_file(as_path(rows), form)
     entries = [replace(_take_answers(each, name), source=name) for name, each in answers.items()]
     if truth is None:

@@ -22,9 +22,9 @@ from tripletkit.data.outputs import (
     TRIPLETS_FORM,
     TRUTH_FORM,
     OutputFile,
+    OutputForm,
     Outputs,
     as_one_run,
-    csv_form,
     open_output,
 )
 from tripletkit.data.splits.held_out_draws import hold_out_images, read_held_out
@@ -302,9 +302,10 @@ def mine(
                 f"`{name}`: expected a lower and a higher share, got {ends[0]:g} {ends[1]:g}.",
             )
     outputs = Outputs(overwrite=overwrite)
-    headings = (",".join(columns) + "\n" for columns in (IMAGES_COLUMNS, TRIPLETS_COLUMNS))
+    headings = tuple(",".join(each) + "\n" for each in (IMAGES_COLUMNS, TRIPLETS_COLUMNS))
+    form = OutputForm("a table of `tripletkit mine`", headings=headings)
     files = (
-        outputs.optional_file(as_path(output), csv_form("a table of `tripletkit mine`", *headings)),
+        outputs.optional_file(as_path(output), form),
         outputs.optional_file(as_path(triplets_out), TRIPLETS_FORM),
         outputs.optional_file(as_path(plot), FIGURE_FORM),
     )

@@ -15,11 +15,10 @@ import pandas as pd
 from tripletkit.api.given import PathLike
 from tripletkit.data.outputs import (
     OutputFile,
+    OutputForm,
     Outputs,
     as_one_run,
-    check_suffix,
     open_output,
-    recorded_form,
 )
 from tripletkit.data.text_files import guard_formula
 from tripletkit.features.given_features import import_pyarrow
@@ -123,10 +122,13 @@ class Embeddings(Result):
 def open_vector_file(path: PathLike, *, overwrite: bool) -> OutputFile:
     """Refuse early what writing would refuse after the work."""
     path = Path(path)
-    check_suffix(path, _WRITERS)
     if path.suffix.lower() == ".parquet":
         import_pyarrow()
-    form = recorded_form(f"a {path.suffix} file of vectors")
+    form = OutputForm(
+        f"a {path.suffix} file of vectors as tripletkit wrote it",
+        is_recorded=True,
+        suffixes=_WRITERS,
+    )
     return Outputs(overwrite=overwrite).file(path, form)
 
 

@@ -35,15 +35,12 @@ from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.outputs import (
     TRIPLETS_FORM,
     VOTES_FORM,
+    OutputForm,
     Outputs,
     as_one_run,
-    csv_form,
-    explain_failure,
     open_output,
-    record_written,
 )
 from tripletkit.data.triplets import Triplets, write_triplets
-from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import ImageNameError, JudgementsError, SettingsError
 from tripletkit.features.feature_parts import BackboneLike, list_backbones
 from tripletkit.model.settings import Settings
@@ -298,8 +295,8 @@ def export_judgements(
         {
             "train.txt": TRIPLETS_FORM,
             "votes.csv": VOTES_FORM,
-            "questions.csv": csv_form("questions with votes", "a,b,c,votes_b"),
-            "answers.csv": csv_form("the judges' answers", "judge,screen"),
+            "questions.csv": OutputForm("questions with votes", headings=("a,b,c,votes_b",)),
+            "answers.csv": OutputForm("the judges' answers", headings=("judge,screen",)),
         },
     )
     answers = read_answers_given(database, exclude)
@@ -327,13 +324,11 @@ def export_judgements(
         "questions.csv": questions,
         "answers.csv": pd.DataFrame([answer.to_dict() for answer in answers]),
     }
-    with explain_failure(folder), unfinished_files(folder, outputs.check_again) as partial:
+    with outputs.write_files(folder) as partial:
         write_triplets(partial / "train.txt", triplets.names, triplets.rows[is_decided])
         for name, table in tables.items():
             with open_output(partial / name) as file:
                 table.to_csv(file, index=False, float_format="%.10g", lineterminator="\n")
-    for name in ("train.txt", "votes.csv"):
-        record_written(folder / name)
     logger.info(
         "Wrote %s questions to %s; questions.csv has %s, %s of them undecided and %s drawn by "
         "chance.",

@@ -395,8 +395,9 @@ class Model:
         from tripletkit.model.export import check_export_folder, export_networks, export_onnx
 
         folder = self._need_folder("a backbone alone is not exported")
-        check_export_folder(Path(output), Outputs(overwrite=overwrite), as_onnx=onnx)
-        paths = (export_onnx if onnx else export_networks)(folder, Path(output), self.encoder)
+        place, outputs = Path(output), Outputs(overwrite=overwrite)
+        check_export_folder(place, outputs, as_onnx=onnx)
+        paths = (export_onnx if onnx else export_networks)(folder, place, self.encoder, outputs)
         for path in paths:
             logger.info("Wrote %s.", path)
         backbones = [part.backbone for part in self.encoder.parts]

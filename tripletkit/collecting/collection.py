@@ -51,8 +51,8 @@ from tripletkit.data.judgement_files import (
 from tripletkit.data.judgements import Judgements
 from tripletkit.data.outputs import (
     Destination,
+    OutputForm,
     Outputs,
-    marked_form,
     note_input,
     note_written,
     open_output,
@@ -71,7 +71,7 @@ logger = logging.getLogger("tripletkit")
 _FORMAT = 1
 _IMAGE_PX, _QUALITY = 400, 80
 _MAX_IMPORT_BYTES = 20 << 20
-OFFLINE_FORM = marked_form("a page of judgements that tripletkit wrote", b"tripletkit-offline")
+OFFLINE_FORM = OutputForm("a page of judgements that tripletkit wrote", mark="tripletkit-offline")
 _STATIC = Path(__file__).parent / "static"
 
 

@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 from tripletkit import defaults
 from tripletkit.data.judgement_files import open_database
-from tripletkit.data.outputs import Outputs, marked_form, note_input, open_output
+from tripletkit.data.outputs import OutputForm, Outputs, note_input, open_output
 from tripletkit.errors import JudgementsError
 
 STUDY_FILE = "study.toml"
-_FORM = marked_form("a study", b"# What this study says")
+_FORM = OutputForm("a study", mark="# What this study says")
 _LANGUAGES = ("en", "de", "es", "fr")
 _HERE = Path(__file__).parent
 

@@ -26,8 +26,7 @@ from tripletkit.data.folder import (
     locate_images,
     place_problems,
 )
-from tripletkit.data.outputs import hash_file, note_input
-from tripletkit.data.unfinished import private_temporary_folder
+from tripletkit.data.outputs import hash_file, note_input, private_temporary_folder
 from tripletkit.errors import (
     DataWarning,
     ImageNameError,

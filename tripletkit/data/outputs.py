@@ -1,14 +1,25 @@
-"""What a run may write: whole files or none, and never where they would do harm."""
+"""What a run may write: whole files or none, and never where they would do harm.
+
+A file or folder is made under a hidden name beside the place that it is for, locked while its
+writer lives, and moved there when it is whole. A process that is killed leaves the hidden one
+behind. The system drops a lock when its process ends, however it ends, so whatever can be locked
+has no writer any more: the next run that writes into the folder removes it. Where the system has no
+such locks, nothing is removed.
+"""
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import os
 import re
+import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +28,23 @@ from typing import IO, ParamSpec, TypeVar
 import platformdirs
 
 from tripletkit import defaults
-from tripletkit.data.unfinished import (
-    UNFINISHED_FOLDER,
-    end_moves,
-    remove_unfinished,
-    unfinished_file,
-)
 from tripletkit.errors import OutputError, TripletkitError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 MODEL_RECORD = "model.json"
+
+_MARK = ".tripletkit-unfinished-"
+_HIDDEN = re.compile(rf"\..{{1,40}}{re.escape(_MARK)}[a-z0-9_]{{8}}", re.DOTALL)
+# In a hidden folder: what is being made, and what it replaces.
+_NEW, _OLD = "new", "old"
+# How a message about what is being made in one begins.
+_UNFINISHED_FOLDER = re.compile(rf".*{re.escape(_MARK)}\w{{8}}/{_NEW}")
+# What is whole, and goes into the folder that it is in file by file.
+_MOVES = ".tripletkit-moves"
 
 # A mark or heading is within so many bytes of a file's start or end.
 _LOOK_BYTES = 1 << 16
@@ -33,45 +52,36 @@ _LOOK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class OutputForm:
-    """How an output is known again.
+    """How an output is known again: by any of what is said of it here.
 
     Attributes:
         name: what it is called in messages.
-        is_at: whether what stands at a path has this form; may raise what reading raises.
-        is_recorded: what is written is remembered, because the form alone does not tell.
+        is_at: tells whether it stands at a path; may raise what reading raises.
+        headings: its first line starts as one of these does.
+        mark: stands near its start or its end.
+        is_recorded: what is written is remembered, as anybody might have written it so.
         suffixes: of names that say what is written; any where there are none.
     """
 
     name: str
-    is_at: Callable[[Path], bool]
+    is_at: Callable[[Path], bool] | None = None
+    headings: tuple[str, ...] = ()
+    mark: str = ""
     is_recorded: bool = False
     suffixes: Collection[str] = ()
 
-
-def csv_form(name: str, *headings: str) -> OutputForm:
-    """Return the form of a CSV whose first line starts as one of these headings does."""
-    starts = tuple(heading.encode() for heading in headings)
-    return OutputForm(name, lambda path: _read_ends(path)[0].startswith(starts))
-
-
-def marked_form(name: str, mark: bytes, suffixes: Collection[str] = ()) -> OutputForm:
-    """Return the form of a file with a mark near its start or its end."""
-    is_at = lambda path: any(mark in end for end in _read_ends(path))  # noqa: E731
-    return OutputForm(name, is_at, suffixes=suffixes)
-
-
-def recorded_form(name: str, heading: str | None = None) -> OutputForm:
-    """Return the form of a file that only a record tells, as anybody might have written it.
-
-    One with the heading is known without.
-    """
-
-    def is_at(path: Path) -> bool:
-        if heading is not None and _read_ends(path)[0].startswith(heading.encode()):
+    def matches(self, path: Path) -> bool:
+        """Return whether what stands at a path has this form; may raise what reading raises."""
+        if self.is_at is not None:
+            return self.is_at(path)
+        ends = _read_ends(path)
+        if ends[0].startswith(tuple(heading.encode() for heading in self.headings)):
             return True
-        return hash_file(path).hex() in _ledger().read_text(encoding="ascii").split()
-
-    return OutputForm(f"{name} as tripletkit wrote it", is_at, is_recorded=True)
+        if self.mark and any(self.mark.encode() in end for end in ends):
+            return True
+        return self.is_recorded and (
+            hash_file(path).hex() in _ledger().read_text(encoding="ascii").split()
+        )
 
 
 def _read_ends(path: Path) -> tuple[bytes, bytes]:
@@ -81,7 +91,7 @@ def _read_ends(path: Path) -> tuple[bytes, bytes]:
         return start, file.read()
 
 
-def record_written(path: Path) -> None:
+def _record_written(path: Path) -> None:
     """Remember what a file holds, so that it may be replaced as long as it holds that.
 
     Where nothing can be kept, the file will not be replaced.
@@ -106,12 +116,12 @@ def hash_file(path: Path) -> bytes:
 
 # Every image that tripletkit draws says so.
 MARK = "made by tripletkit"
-_DRAWN = ("an image that tripletkit drew", MARK.encode())
-FIGURE_FORM = marked_form(*_DRAWN, (".svg", ".png", ".pdf"))
-COLLAGE_FORM = marked_form(*_DRAWN, (".png", ".jpg", ".jpeg", ".webp"))
-TRUTH_FORM = recorded_form("a file of truth")
-TRIPLETS_FORM = recorded_form("a triplet file")
-VOTES_FORM = recorded_form("a file of votes")
+_DRAWN = "an image that tripletkit drew"
+FIGURE_FORM = OutputForm(_DRAWN, mark=MARK, suffixes=(".svg", ".png", ".pdf"))
+COLLAGE_FORM = OutputForm(_DRAWN, mark=MARK, suffixes=(".png", ".jpg", ".jpeg", ".webp"))
+TRUTH_FORM = OutputForm("a file of truth as tripletkit wrote it", is_recorded=True)
+TRIPLETS_FORM = OutputForm("a triplet file as tripletkit wrote it", is_recorded=True)
+VOTES_FORM = OutputForm("a file of votes as tripletkit wrote it", is_recorded=True)
 # Only their writers know these again.
 _FOLDER_FORM = OutputForm("a folder", lambda _: True)
 # A store of features or logs, of which nothing is replaced.
@@ -222,8 +232,11 @@ class Outputs:
 
     def file(self, path: Path, form: OutputForm) -> OutputFile:
         """Check a file that is to be written."""
-        if form.suffixes:
-            check_suffix(path, form.suffixes)
+        if form.suffixes and path.suffix.lower() not in form.suffixes:
+            raise OutputError(
+                f"{path}: expected a name that ends in {', '.join(form.suffixes)}, got "
+                f"{path.suffix or 'no suffix'!r}"
+            )
         self._announce(path, form)
         self.check(path, form)
         remove_unfinished(_resolve(path).parent)
@@ -258,10 +271,33 @@ class Outputs:
             self._announce(folder / name, form)
             self._check_place(folder / name, form)
 
-    def check_again(self) -> None:
-        """Refuse what has come to be where an output is to be written."""
-        for path, form in self._run.outputs.items():
-            self._check_place(path, form)
+    @contextmanager
+    def write_files(self, folder: Path) -> Iterator[Path]:
+        """Give a hidden folder to fill with the files of `files_in`, which then appear together.
+
+        The folder is made if it is missing; files in it are replaced, others stay. All are checked
+        right before, while no other run writes there; from then on whoever reads or writes there
+        finishes what a kill has left (see `end_moves`).
+        """
+        with explain_failure(folder):
+            is_new = not folder.exists()
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            place = folder.resolve()
+            with _locked_folder(place.parent if is_new else place, place.name) as hidden:
+                new = hidden / _NEW
+                new.mkdir()
+                yield new
+                with _alone_in(place.parent), _alone_in(place):
+                    for path, form in self._run.outputs.items():
+                        self._check_place(path, form)
+                        if form.is_recorded and path.is_relative_to(folder):
+                            _record_written(new / path.relative_to(folder))
+                    if place.exists():
+                        _move_in(place)
+                        new.rename(place / _MOVES)
+                        _move_in(place)
+                    else:
+                        new.rename(place)
 
     def check(self, path: Path, form: OutputForm) -> None:
         """Refuse a file that may not be written, or cannot be."""
@@ -298,7 +334,7 @@ class Outputs:
             )
         token = _run.set(None)  # What is read to know it again is no input.
         try:
-            is_ours = form.is_at(target)
+            is_ours = form.matches(target)
         except Exception:  # whatever a damaged file makes a reader raise
             is_ours = False
         finally:
@@ -370,11 +406,6 @@ def _is_device(there: os.stat_result | None) -> bool:
 Destination = Path | OutputFile
 
 
-def _destination_path(destination: Destination) -> Path:
-    """Return the path of a destination."""
-    return destination.path if isinstance(destination, OutputFile) else destination
-
-
 @contextmanager
 def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
     """Open a file that takes its place only when the block ends without an error.
@@ -383,24 +414,53 @@ def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
     to the file that is replaced; a device or pipe (`/dev/null`) is written to as it is. In the mode
     `"w"` text is UTF-8 with `\\n` line ends.
     """
-    path = _destination_path(destination)
+    path = destination.path if isinstance(destination, OutputFile) else destination
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     with explain_failure(path):
         target = _resolve(path)
         if target.exists() and not target.is_file():
-            encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
             with target.open(mode, encoding=encoding, newline=newline) as file:
                 yield file
             return
+        descriptor, hidden = _make_locked(target.parent, target.name, is_folder=False)
+        try:
+            with os.fdopen(descriptor, mode, encoding=encoding, newline=newline) as file:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+                if isinstance(destination, OutputFile):
+                    destination.outputs.check(path, destination.form)
+                    if destination.form.is_recorded:
+                        _record_written(hidden)
+                # Still open, so still locked: nobody takes it for litter before it has its place.
+                hidden.replace(target)
+        finally:
+            hidden.unlink(missing_ok=True)
 
-        def move_in(hidden: Path, target: Path) -> None:
-            if isinstance(destination, OutputFile):
-                destination.outputs.check(path, destination.form)
-                if destination.form.is_recorded:
-                    record_written(hidden)
-            hidden.replace(target)
 
-        with unfinished_file(target, mode, move_in) as file:
-            yield file
+@contextmanager
+def open_folder(path: Path) -> Iterator[Path]:
+    """Give a hidden folder to fill; it takes a folder's place if the block ends well.
+
+    What was there goes after that. A kill leaves the old folder or the new one, or none between
+    two renames; then `remove_unfinished` puts the new one in its place.
+    """
+    target = path.resolve()
+    remove_unfinished(target.parent)
+    with explain_failure(path), _locked_folder(target.parent, target.name) as hidden:
+        new, old = (hidden / part / target.name for part in (_NEW, _OLD))
+        new.mkdir(parents=True)
+        old.parent.mkdir()
+        yield new
+        with _alone_in(target.parent):
+            if target.exists():
+                target.rename(old)
+            try:
+                new.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
+    note_written(path)
 
 
 @contextmanager
@@ -409,8 +469,8 @@ def explain_failure(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, OutputError) and UNFINISHED_FOLDER.match(str(error)):
-            raise OutputError(UNFINISHED_FOLDER.sub(lambda _: str(path), str(error))) from error
+        if isinstance(error, OutputError) and _UNFINISHED_FOLDER.match(str(error)):
+            raise OutputError(_UNFINISHED_FOLDER.sub(lambda _: str(path), str(error))) from error
         if isinstance(error, TripletkitError):
             raise
         # A library's own words would name its hidden temporary file.
@@ -418,15 +478,6 @@ def explain_failure(path: Path) -> Iterator[None]:
         reason = os.strerror(error.errno) if error.errno else of_hdf5 and of_hdf5[1]
         reason = reason or "the system gave no reason; is the disk full?"
         raise OutputError(f"{path}: cannot be written: {reason}") from error
-
-
-def check_suffix(path: Path, known: Collection[str]) -> None:
-    """Refuse early a name whose suffix says no form that can be written."""
-    if path.suffix.lower() not in known:
-        raise OutputError(
-            f"{path}: expected a name that ends in {', '.join(known)}, got "
-            f"{path.suffix or 'no suffix'!r}"
-        )
 
 
 def check_parent(path: Path) -> None:
@@ -451,3 +502,130 @@ def _stat(path: Path) -> os.stat_result | None:
         return os.fstat(0) if str(path) == "-" else path.stat()
     except OSError:
         return None
+
+
+def end_moves(folder: Path) -> bool:
+    """Finish what a killed run began to put into a folder's place, or to move into it.
+
+    A run that lives is waited for. Return whether all files of the folder belong together now.
+    """
+    if not _has_moves(folder):
+        if not folder.exists():
+            with _alone_in(folder.parent):
+                remove_unfinished(folder.parent)
+        return True
+    with suppress(OSError), _alone_in(folder):
+        _move_in(folder)
+    return not _has_moves(folder)
+
+
+def _has_moves(folder: Path) -> bool:
+    moves = folder / _MOVES
+    return moves.is_dir() and not moves.is_symlink()
+
+
+def _move_in(folder: Path) -> None:
+    if not _has_moves(folder):
+        return
+    moves = folder / _MOVES
+    for path in sorted(moves.rglob("*")):
+        target = folder / path.relative_to(moves)
+        if path.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            path.replace(target)
+    shutil.rmtree(moves)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs from putting their outputs in place beside this one."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # a folder that is to be made, or a system without such locks
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed runs have left in a folder, and finish what they had nearly done."""
+    if fcntl is None:
+        return
+    with suppress(OSError):
+        for path in [Path(entry) for entry in os.scandir(folder) if _HIDDEN.fullmatch(entry.name)]:
+            with suppress(OSError):
+                _remove_if_abandoned(path)
+
+
+@functools.cache
+def private_temporary_folder() -> Path:
+    """Return a folder for this process's temporary files, gone when the process ends.
+
+    Libraries leave files in the temporary folder when their process is killed; the next run
+    removes those of this folder.
+    """
+    parent = Path(tempfile.gettempdir()).resolve()
+    remove_unfinished(parent)
+    folder = _locked_folder(parent, "tripletkit")
+    path, owner = folder.__enter__(), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # not in a fork
+            folder.__exit__(None, None, None)
+
+    atexit.register(remove)
+    return path
+
+
+@contextmanager
+def _locked_folder(parent: Path, name: str) -> Iterator[Path]:
+    descriptor, hidden = _make_locked(parent, name, is_folder=True)
+    try:
+        yield hidden
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _make_locked(parent: Path, name: str, *, is_folder: bool) -> tuple[int, Path]:
+    """Make and lock; once more if another run took it for litter before it was locked."""
+    while True:
+        path = parent / f".{name[:40]}{_MARK}{secrets.token_hex(4)}"
+        if is_folder:
+            path.mkdir(0o700)
+        flags = os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(path, flags, 0o666)
+        if fcntl is None:
+            return descriptor, path
+        with suppress(OSError):  # a file system without locks: never seen as litter either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_open_at(descriptor, path):
+            return descriptor, path
+        os.close(descriptor)
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its writer may have moved it in between the look and the lock.
+        if not _is_open_at(descriptor, path):
+            return
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            path.unlink()
+            return
+        for old in path.glob(f"{_OLD}/*"):
+            new, target = path / _NEW / old.name, path.parent / old.name
+            if new.exists() and not target.exists():
+                new.rename(target)
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(descriptor)

@@ -19,10 +19,10 @@ import pandas as pd
 from tripletkit.data.judgement_tables import UNDECIDED, open_rows
 from tripletkit.data.outputs import (
     Destination,
+    OutputForm,
     Outputs,
     as_one_run,
     open_output,
-    recorded_form,
 )
 from tripletkit.data.tables import FileTable, place_problems
 from tripletkit.data.text_files import parse_number, quote_csv_field, shorten_line
@@ -34,7 +34,11 @@ AnswerFormat = Literal["csv", "labels"]
 
 _NAME_COLUMNS = ("a", "b", "c")
 _COLUMNS = (*_NAME_COLUMNS, "prediction", "margin")
-ANSWERS_FORM = recorded_form("a file of answers", ",".join(_COLUMNS) + "\n")
+ANSWERS_FORM = OutputForm(
+    "a file of answers as tripletkit wrote it",
+    headings=(",".join(_COLUMNS) + "\n",),
+    is_recorded=True,
+)
 
 # Smaller margins are written as 5e-06.
 _SMALLEST_PLAIN = 1e-5

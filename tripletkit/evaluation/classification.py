@@ -14,7 +14,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from tripletkit import defaults
-from tripletkit.data.outputs import Destination, csv_form, open_output
+from tripletkit.data.outputs import Destination, OutputForm, open_output
 from tripletkit.data.text_files import guard_formula
 from tripletkit.errors import LabelFileError
 from tripletkit.evaluation.intervals import (
@@ -220,7 +220,9 @@ def _count(bins: np.ndarray) -> np.ndarray:
     return np.bincount(bins.ravel(), minlength=_N_BINS + 1)
 
 
-CONFUSION_FORM = csv_form("a confusion matrix whose first line starts with true,", "true,")
+CONFUSION_FORM = OutputForm(
+    "a confusion matrix whose first line starts with true,", headings=("true,",)
+)
 
 
 @dataclass(frozen=True)

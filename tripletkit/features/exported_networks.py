@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tripletkit.data.unfinished import remove_unfinished, unfinished_file
+from tripletkit.data.outputs import open_output, remove_unfinished
 from tripletkit.errors import NetworkFileError, StoreError
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.function_encoder import FunctionBackbone
@@ -168,7 +168,7 @@ def _keep(written: bytes, folder: Path, key: str) -> None:
     path = folder / f"{key}-{hashlib.sha256(written).hexdigest()[:32]}.onnx"
     try:
         folder.mkdir(exist_ok=True)
-        with unfinished_file(path, "wb") as file:
+        with open_output(path, "wb") as file:
             file.write(written)
     except OSError as error:
-        logger.warning("%s: the network cannot be kept there: %s", folder, error.strerror)
+        logger.warning("%s: the network cannot be kept there: %s", folder, error.strerror or error)

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit.data.images import Images
-from tripletkit.data.outputs import explain_failure
-from tripletkit.data.unfinished import remove_unfinished
+from tripletkit.data.outputs import explain_failure, remove_unfinished
 from tripletkit.errors import (
     DataWarning,
     FeatureFileError,

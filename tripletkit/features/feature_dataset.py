@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit.data.images import thread_pool
-from tripletkit.data.unfinished import unfinished_file
+from tripletkit.data.outputs import open_output
 from tripletkit.errors import FeatureFileError, MissingExtraError, StoreError
 
 DTYPES = ("float32", "float16")
@@ -152,7 +152,7 @@ def write_part(
     table = pa.table(columns).replace_schema_metadata(facts.to_metadata())
     path = folder / f"part-{hashlib.sha256(_as_bytes(names)).hexdigest()[:24]}.parquet"
     try:
-        with unfinished_file(path, "wb") as file:
+        with open_output(path, "wb") as file:
             pq.write_table(
                 table, file, compression="none", use_dictionary=False, write_page_checksum=True
             )

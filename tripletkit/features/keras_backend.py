@@ -12,7 +12,7 @@ import sys
 import tempfile
 from importlib import import_module
 
-from tripletkit.data.unfinished import private_temporary_folder
+from tripletkit.data.outputs import private_temporary_folder
 from tripletkit.errors import MissingExtraError
 
 _VARIABLE = "KERAS_BACKEND"

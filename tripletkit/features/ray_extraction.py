@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from tripletkit.data.images import Images
-from tripletkit.data.unfinished import private_temporary_folder
+from tripletkit.data.outputs import private_temporary_folder
 from tripletkit.errors import MissingExtraError, TripletkitError
 from tripletkit.features.extraction import BlockEncoder, BlockResult
 

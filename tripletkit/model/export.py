@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tripletkit.data.outputs import Outputs, explain_failure, marked_form
-from tripletkit.data.unfinished import unfinished_files
+from tripletkit.data.outputs import OutputForm, Outputs
 from tripletkit.errors import OutputError
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.encoder import Encoder
@@ -31,18 +30,18 @@ _ONNX_ENCODER_FILE = "encoder.onnx"
 _ONNX_HEAD_FILE = "head.onnx"
 # A `.keras` file begins with its configuration, in which the network is named.
 _KERAS_FORMS = {
-    file: marked_form(
+    file: OutputForm(
         f"the network {network} that tripletkit exports",
-        f'"class_name": "Functional", "config": {{"name": "{network}"'.encode(),
+        f'"class_name": "Functional", "config": {{"name": "{network}"',
     )
     for file, network in ((_ENCODER_FILE, "encoder"), (_TRIPLET_FILE, "triplet_network"))
 }
-_ONNX_FORM = marked_form("an ONNX file that tripletkit wrote", b"tripletkit")
+_ONNX_FORM = OutputForm("an ONNX file that tripletkit wrote", mark="tripletkit")
 _CONFIG_MARK = "tripletkit export"
 _ONNX_FORMS = {
     _ONNX_ENCODER_FILE: _ONNX_FORM,
     _ONNX_HEAD_FILE: _ONNX_FORM,
-    CONFIG_FILE: marked_form("a configuration that `export` wrote", _CONFIG_MARK.encode()),
+    CONFIG_FILE: OutputForm("a configuration that `export` wrote", mark=_CONFIG_MARK),
 }
 
 
@@ -51,20 +50,22 @@ def check_export_folder(folder: Path, outputs: Outputs, *, as_onnx: bool = False
     outputs.files_in(folder, _ONNX_FORMS if as_onnx else _KERAS_FORMS)
 
 
-def export_networks(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path]:
+def export_networks(
+    model: ModelFolder, folder: Path, encoder: Encoder, outputs: Outputs
+) -> list[Path]:
     """Write encoder and triplet network as Keras files; each appears whole or not at all."""
 
     if why := _why_no_encoder(encoder):
         raise OutputError(f"{folder}: expected a network that Keras can build, but {why}")
     network = _build_encoder(model, encoder)
     networks = {_ENCODER_FILE: network, _TRIPLET_FILE: _build_triplet_network(network)}
-    with explain_failure(folder), unfinished_files(folder) as partial:
+    with outputs.write_files(folder) as partial:
         for name, written in networks.items():
             written.save(partial / name)
     return [folder / name for name in networks]
 
 
-def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path]:
+def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder, outputs: Outputs) -> list[Path]:
     """Write encoder and head as ONNX files; each appears whole or not at all.
 
     The encoder takes images as that of `export_networks` does, float32, and gives `embedding`;
@@ -85,7 +86,7 @@ def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path
         made = {_ONNX_ENCODER_FILE: written.SerializeToString(), **made}
         if (config := _describe_images(encoder)) is not None:
             made[CONFIG_FILE] = config
-    with explain_failure(folder), unfinished_files(folder) as partial:
+    with outputs.write_files(folder) as partial:
         for name, content in made.items():
             (partial / name).write_bytes(content)
     return [folder / name for name in made]

@@ -21,14 +21,13 @@ import pandas as pd
 from tripletkit.data.outputs import (
     MODEL_RECORD,
     check_parent,
-    explain_failure,
+    end_moves,
     note_input,
-    note_written,
+    open_folder,
 )
 from tripletkit.data.questions import hash_questions
 from tripletkit.data.text_files import guard_formula
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.unfinished import end_moves, remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.encoder import Encoder, EncoderHead, EncoderRecord, open_recorded_encoder
 from tripletkit.features.feature_parts import BACKBONE_FILE, GivenWeights
@@ -212,9 +211,8 @@ def save_model(
         backbone: the weights file of a backbone that was trained too; copied. Its checkpoint goes.
     """
     check_model_output(path, overwrite=overwrite)
-    target, checkpoint = path.resolve(), checkpoint_path(path)
-    remove_unfinished(target.parent)
-    with explain_failure(path), unfinished_folder(target) as partial:
+    checkpoint = checkpoint_path(path)
+    with open_folder(path) as partial:
         _check_room(partial / _HEAD_FILE, 4 * head.count_params())
         if isinstance(head, NumpyHead):
             head.write(partial / _HEAD_FILE)
@@ -246,15 +244,12 @@ def save_model(
 def copy_model(model: ModelFolder, path: Path, *, overwrite: bool = False) -> ModelFolder:
     """Write a model's folder once more; what was there stays until the new one is whole."""
     check_model_output(path, overwrite=overwrite)
-    target = path.resolve()
-    if target == model.path.resolve():
+    if path.resolve() == model.path.resolve():
         return model
-    remove_unfinished(target.parent)
-    with explain_failure(path), unfinished_folder(target) as partial:
+    with open_folder(path) as partial:
         for name in sorted(_MODEL_FILES):
             if (model.path / name).is_file():
                 shutil.copyfile(model.path / name, partial / name)
-    note_written(path)
     return load_model(path)
 
 

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tripletkit import __version__, defaults
-from tripletkit.data.outputs import Destination, marked_form, open_output
+from tripletkit.data.outputs import Destination, OutputForm, open_output
 from tripletkit.data.text_files import guard_formula
 from tripletkit.evaluation.baselines import Baseline, describe_trap
 from tripletkit.evaluation.comparison import PairComparison, compare_answers
@@ -54,8 +54,8 @@ _PAGE_BYTES = 4_900_000
 _TEXT_BYTES = 400_000
 
 # The template says so too.
-REPORT_FORM = marked_form(
-    "a report that tripletkit wrote", b'<meta name="generator" content="tripletkit">'
+REPORT_FORM = OutputForm(
+    "a report that tripletkit wrote", mark='<meta name="generator" content="tripletkit">'
 )
 
 

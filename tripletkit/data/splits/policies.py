@@ -26,13 +26,11 @@ from tripletkit.data.outputs import (
     Destination,
     OutputForm,
     Outputs,
-    explain_failure,
     hash_file,
     open_output,
 )
 from tripletkit.data.questions import PairGraph, Questions, join_nodes
 from tripletkit.data.triplets import Triplets, write_triplets
-from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import SettingsError, SplitError
 from tripletkit.results import Result, Section, Table
 
@@ -533,7 +531,7 @@ def write_splits(
     the validation questions and their truth, `split.json` the hash of each. They appear together.
     `outputs` is what `check_split_folder` was called with.
     """
-    with explain_failure(folder), unfinished_files(folder, outputs.check_again) as partial:
+    with outputs.write_files(folder) as partial:
         for subfolder, split in zip(_subfolders(len(splits)), splits, strict=True):
             (partial / subfolder).mkdir(exist_ok=True)
             _write_split(partial / subfolder, triplets, split, seed)
