@@ -168,7 +168,8 @@ def check_collapse(
     if settings.mining == "batch-hard":
         advice += " The hardest triplets collapse most easily: `mining=semi-hard` is gentler."
     if not (np.isfinite(loss) and np.isfinite(embeddings).all()):
-        raise CollapseError(f"training broke down: the loss is {loss}. {advice}")
+        what = "embeddings are not numbers" if np.isfinite(loss) else f"the loss is {loss}"
+        raise CollapseError(f"training broke down: {what}. {advice}")
     spread, rank = _mean_pairwise_distance(embeddings), _effective_rank(embeddings)
     if spread < _COLLAPSE_SPREAD:
         at_margin = (
