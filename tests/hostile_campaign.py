@@ -588,10 +588,12 @@ def deny(world: World) -> Iterator[Row]:
                 row.n_refused += code != 0
                 if "Traceback" in said or code not in (0, 1, 2):
                     row.problems["traceback"].append(f"{command}: {code}: {said[-300:]}")
-                if code and (command in READING or "Error: " not in said):
+                needs_room = command in READING and "no room" not in said
+                if code and (needs_room or "Error: " not in said):
                     row.problems["wrong"].append(f"{command}: {said[-200:]}")
                 left = list(seen.iterdir())
-                if code and left:
+                # A study and an extraction are gone on with.
+                if code and left and command.split()[0] not in ("collect", "extract"):
                     row.problems["left"].append(f"{command}: {sorted(map(str, left))}")
                 for path in left:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

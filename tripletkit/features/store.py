@@ -290,13 +290,16 @@ class FeatureStore:
     def _can_write(self) -> bool:
         with self._explained():
             try:
-                # To begin is allowed without the right to write; to write nothing is not.
-                self._database.execute("DELETE FROM spaces WHERE 0")
+                # To begin, and to write nothing, is allowed where no journal can be made.
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.execute(f"PRAGMA user_version = {_VERSION}")
             except sqlite3.OperationalError as error:
                 if _code(error) not in _NO_RIGHT:
                     raise
                 self._warn_of_no_right()
                 return False
+            finally:
+                self._database.rollback()
         return True
 
     def _warn_of_no_right(self) -> None:
