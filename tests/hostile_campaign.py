@@ -313,15 +313,16 @@ class World:
         self.run(KILLED["train"][0].format(0))
         self.at_first = self.snapshot()
 
-    def run(self, command: str) -> None:
-        """Run the command in a process of its own."""
-        subprocess.run(
+    def run(self, command: str, *, check: bool = True, **more: str) -> subprocess.CompletedProcess:
+        """Run the command in a process of its own, with more in its environment."""
+        return subprocess.run(
             [sys.executable, tiny.__file__, *self.words(command)],
             cwd=self.folder,
-            env=self.environment,
+            env=self.environment | more,
             capture_output=True,
+            text=True,
             timeout=TIMEOUT_S,
-            check=True,
+            check=check,
         )
 
     def judge(self, name: str) -> None:
@@ -440,7 +441,7 @@ def kill_commands(world: World, n_points: int) -> Iterator[Row]:
         try:
             world.run(variants[-1])
         except subprocess.CalledProcessError as error:
-            row.problems["traceback"].append(f"cannot be run again: {error.stderr[-300:]!r}")
+            row.problems["traceback"].append(f"cannot be run again: {error.stderr[-300:]}")
         _check_outputs(world, outputs, whole[-1:], "the last run", row)
         _check_others(world, before, outputs, "the last run", row)
         # As the next run does that needs temporary files; this one may have needed none.
@@ -702,23 +703,13 @@ def plug_in(world: World) -> Iterator[Row]:
         (folder / "plugged_badly.py").write_text(source)
         shutil.rmtree(folder / "__pycache__", ignore_errors=True)
         for call in ("backbones", "embed images --backbone plugged -o new.csv"):
-            done = subprocess.run(
-                [sys.executable, tiny.__file__, *call.split()],
-                cwd=world.folder,
-                env=world.environment | {"PYTHONPATH": paths},
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
+            done = world.run(call, check=False, PYTHONPATH=paths)
             row.n_tried += 1
             row.n_refused += done.returncode in (1, 2)
             if "Traceback" in done.stderr:
                 row.problems["traceback"].append(f"{what}: {done.stderr[-300:]}")
-            if done.returncode != (0 if call == "backbones" else 2):
-                row.problems["wrong"].append(
-                    f"{what}: {call}: {done.returncode} {done.stderr[-200:]}"
-                )
+            if (code := done.returncode) != (0 if call == "backbones" else 2):
+                row.problems["wrong"].append(f"{what}: {call}: {code} {done.stderr[-200:]}")
     row.problems["left"] += world.litter()
     yield row
 
