@@ -435,16 +435,14 @@ def open_votes(
 def _votes_of_numbers(value: np.ndarray) -> Votes:
     numbers = np.asarray(value, dtype=np.float64)
     if numbers.ndim == 1:
-        if not ((numbers >= 0) & (numbers <= 1)).all():
-            raise TripletFileError("expected shares from 0 to 1 for the first image, got others")
-        return Votes.of_shares(numbers)
-    if numbers.ndim != 2 or numbers.shape[1] != 2:
+        numbers = np.stack([numbers, 1 - numbers], axis=1)
+    is_good = numbers.ndim == 2 and numbers.shape[1] == 2
+    if not is_good or not ((numbers >= 0) & np.isfinite(numbers)).all() or not numbers.any(1).all():
         raise TripletFileError(
-            "expected votes of the shape (n_triplets, 2), or shares of the shape (n_triplets,), "
-            f"got {numbers.shape}"
+            "expected votes of the shape (n_triplets, 2), 0 or more and not both 0, or shares for "
+            "the first image of the shape (n_triplets,), from 0 to 1, got others, of the shape "
+            f"{np.shape(value)}"
         )
-    if not ((numbers >= 0).all() and np.isfinite(numbers).all() and numbers.any(axis=1).all()):
-        raise TripletFileError("expected numbers of votes, 0 or more and not both 0, got others")
     return Votes(*numbers.T.copy())
 
 

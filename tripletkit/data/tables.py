@@ -451,13 +451,11 @@ def _table_of_frame(frame: pd.DataFrame, source: str = "DataFrame") -> FileTable
 
 def _table_of_parquet(data: bytes, source: str) -> FileTable:
     try:
-        import pyarrow  # noqa: F401
+        return _table_of_frame(pd.read_parquet(io.BytesIO(data)), source)
     except ImportError as error:
         raise MissingExtraError(
             f"{source}: reading Parquet needs pyarrow: pip install 'tripletkit[parquet]'"
         ) from error
-    try:
-        return _table_of_frame(pd.read_parquet(io.BytesIO(data)), source)
     except (OSError, ValueError) as error:
         raise TripletFileError(f"{source}: expected a Parquet file, got a damaged one") from error
 

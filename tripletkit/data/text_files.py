@@ -47,12 +47,7 @@ class FileRecord:
 
 
 def parse_number(text: str) -> float:
-    """Return a number written in plain ASCII, or NaN for anything else.
-
-    Example:
-        >>> parse_number("1e3"), parse_number("1_0"), parse_number("nan")
-        (1000.0, nan, nan)
-    """
+    """Return a number written in plain ASCII, or NaN for anything else."""
     text = text.strip(" \t")
     return float(text) if _NUMBER.fullmatch(text) else math.nan
 
@@ -84,12 +79,7 @@ def quote_name(name: str) -> str:
 
 
 def quote_csv_field(text: str) -> str:
-    """Return a text as a field of a CSV: no formula, quoted where a reader would cut or lose it.
-
-    Example:
-        >>> quote_csv_field("a,b.jpg"), quote_csv_field("=1+2.jpg")
-        ('"a,b.jpg"', "'=1+2.jpg")
-    """
+    """Return a text as a field of a CSV: no formula, quoted where a reader would cut or lose it."""
     text = guard_formula(text)
     if re.search(r'[,;"\t\r\n]', text) or text != text.strip() or text.startswith("#"):
         return _quote(text)
