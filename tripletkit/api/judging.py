@@ -28,8 +28,7 @@ from tripletkit.collecting.database import MAX_NAME, JudgementDatabase, parse_na
 from tripletkit.collecting.judges import JudgesReport, report_judges
 from tripletkit.collecting.serving import check_extra
 from tripletkit.collecting.study import kept_settings
-from tripletkit.data.folder import refuse_folder_of
-from tripletkit.data.images import ImagesLike
+from tripletkit.data.images import ImagesLike, refuse_folder_of
 from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.outputs import (

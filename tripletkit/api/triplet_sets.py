@@ -14,8 +14,7 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.api.given import LabelsLike, PathLike, TripletsLike
 from tripletkit.data.audit.triplet_audit import Audit, audit_triplets
-from tripletkit.data.folder import refuse_folder_of
-from tripletkit.data.images import ImagesLike, open_images
+from tripletkit.data.images import ImagesLike, open_images, refuse_folder_of
 from tripletkit.data.judgements import read_judgements
 from tripletkit.data.labels import ImageLabels, read_labels
 from tripletkit.data.outputs import Outputs, as_one_run

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Condition
 from typing import BinaryIO
@@ -12,8 +14,22 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from tripletkit.data.folder import image_suffixes
 from tripletkit.errors import ImageReadError
+
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .jp2 .jpe .jpeg .jpg .jfif .mpo .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
+    ".webp".split()
+)
+# Photos of phones, which are read with the extra `heic`.
+HEIC_SUFFIXES = frozenset([".heic", ".heif"])
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the extensions of images that can be read here, in lower case."""
+    reads_heic = importlib.util.find_spec("pillow_heif") is not None
+    return IMAGE_SUFFIXES | HEIC_SUFFIXES if reads_heic else IMAGE_SUFFIXES
+
 
 # What decoding may take at one time, in all threads together. No PNG that Pillow opens at all
 # (179 million pixels) takes more; an image of another format that would is refused.

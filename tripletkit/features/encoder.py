@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.folder import place_problems
-from tripletkit.data.images import Images
+from tripletkit.data.images import Images, place_problems
 from tripletkit.errors import (
     DataWarning,
     FeatureFileError,

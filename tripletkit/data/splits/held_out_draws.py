@@ -15,7 +15,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.columns import find_roles
-from tripletkit.data.folder import list_images
+from tripletkit.data.images import list_images
 from tripletkit.data.judgements import read_judgements
 from tripletkit.data.labels import NO_LABEL, read_labels
 from tripletkit.data.questions import join_nodes
