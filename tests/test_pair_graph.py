@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tripletkit.data.audit.cycles import find_anchor_cycles, find_distance_cycles
-from tripletkit.data.audit.triplet_audit import _compare_judgements
+import tripletkit as tk
 from tripletkit.data.questions import PairGraph, Questions
 
 N_NAMES = 6
@@ -70,70 +69,45 @@ def knots_by_loop(edges):
 
 @pytest.mark.slow
 @given(proper_rows)
-def test_components_equal_union_find(rows):
+def test_components_and_roles_equal_loops(rows):
     graph = PairGraph.of(rows, N_NAMES)
-    found = defaultdict(set)
-    for pair, component in zip(graph.pairs.tolist(), graph.components, strict=True):
-        found[component].add(frozenset(pair))
-    assert {frozenset(group) for group in found.values()} == components_by_loop(rows)
-
-
-@pytest.mark.slow
-@given(proper_rows)
-def test_component_of_rows_is_that_of_both_pairs(rows):
-    graph = PairGraph.of(rows, N_NAMES)
-    np.testing.assert_array_equal(graph.component_of_rows(), graph.components[graph.far])
-
-
-@pytest.mark.slow
-@given(proper_rows)
-def test_roles_equal_counts(rows):
-    graph = PairGraph.of(rows, N_NAMES)
-    near = Counter(near_and_far(row)[0] for row in rows)
-    far = Counter(near_and_far(row)[1] for row in rows)
     pairs = [frozenset(pair) for pair in graph.pairs.tolist()]
-    n_near, n_far = graph.roles()
-    assert n_near.tolist() == [near[pair] for pair in pairs]
-    assert n_far.tolist() == [far[pair] for pair in pairs]
-
-
-@pytest.mark.slow
-@given(proper_rows)
-def test_anchor_cycles_equal_depth_first_search(rows):
-    edges = [((a, b), (a, c)) for a, b, c in rows.tolist()]
-    check_cycles(find_anchor_cycles(rows, N_NAMES, n_examples=99), edges)
+    found = defaultdict(set)
+    for pair, component in zip(pairs, graph.components, strict=True):
+        found[component].add(pair)
+    assert {frozenset(group) for group in found.values()} == components_by_loop(rows)
+    np.testing.assert_array_equal(graph.component_of_rows(), graph.components[graph.far])
+    for slot, counts in enumerate(graph.roles()):
+        by_loop = Counter(near_and_far(row)[slot] for row in rows)
+        assert counts.tolist() == [by_loop[pair] for pair in pairs]
 
 
 @pytest.mark.slow
 @given(proper_rows)
 @settings(max_examples=200)
-def test_distance_cycles_equal_depth_first_search(rows):
-    check_cycles(find_distance_cycles(rows, N_NAMES, n_examples=99), list(map(near_and_far, rows)))
+def test_cycles_equal_depth_first_search(rows):
+    of_anchors = [((a, b), (a, c)) for a, b, c in rows.tolist()]
+    for by_anchor, edges in ((True, of_anchors), (False, list(map(near_and_far, rows)))):
+        graph = PairGraph.of(rows, N_NAMES, by_anchor=by_anchor)
+        n_knots, inside, examples = graph.find_cycles(n_examples=99)
+        knots = knots_by_loop(edges)
+        assert n_knots == len(knots) == len(examples)
+        assert inside.tolist() == [
+            row
+            for row, (tail, head) in enumerate(edges)
+            if any(tail in knot and head in knot for knot in knots)
+        ]
+        for steps in examples:
+            for step, following in zip(steps, np.roll(steps, -1), strict=True):
+                assert edges[step][1] == edges[following][0]
 
 
-def check_cycles(cycles, edges):
-    knots = knots_by_loop(edges)
-    assert cycles.n_knots == len(knots) == len(cycles.examples)
-    inside = [
-        row
-        for row, (tail, head) in enumerate(edges)
-        if any(tail in knot and head in knot for knot in knots)
-    ]
-    assert cycles.inside.tolist() == inside
-    for steps in cycles.examples:
-        for step, following in zip(steps, np.roll(steps, -1), strict=True):
-            assert edges[step][1] == edges[following][0]
-
-
-def test_cycle_example_is_the_shortest():
+def test_a_cycle_is_shown_by_its_shortest_way_and_may_be_over_several_anchors():
     rows = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 1], [0, 2, 1]])
-    assert find_anchor_cycles(rows, 5, 3).examples[0].tolist() == [0, 4]
-
-
-def test_cycle_over_several_anchors_is_none_of_one_anchor():
+    assert PairGraph.of(rows, 5, by_anchor=True).find_cycles(3)[2][0].tolist() == [0, 4]
     rows = np.array([[0, 1, 2], [2, 0, 1], [1, 2, 0]])  # 01 < 02 < 12 < 01
-    assert find_anchor_cycles(rows, 3, 3).n_knots == 0
-    assert find_distance_cycles(rows, 3, 3).n_knots == 1
+    for by_anchor in (True, False):
+        assert PairGraph.of(rows, 3, by_anchor=by_anchor).find_cycles(3)[0] == (not by_anchor)
 
 
 @pytest.mark.slow
@@ -158,14 +132,14 @@ def test_questions_do_not_overflow_with_millions_of_names():
 
 
 def test_judgements_by_hand():
-    # One question judged 3 to 1, another 2 to 0, a third once.
+    # One question judged 3 to 1, another 2 to 0, a third once; and each once, which says nothing.
     rows = np.array([[0, 1, 2]] * 3 + [[0, 2, 1]] + [[3, 1, 2]] * 2 + [[4, 1, 2]])
-    judgements = _compare_judgements(Questions.of(rows, 5))
-    assert (judgements.n_questions, judgements.n_judgements) == (2, 6)
-    assert judgements.agreement == pytest.approx((3 + 1) / (6 + 1))
-    assert judgements.ceiling == pytest.approx(5 / 6)
-    assert judgements.overall_ceiling == pytest.approx(6 / 7)
-
-
-def test_judgements_made_once_say_nothing():
-    assert _compare_judgements(Questions.of(np.array([[0, 1, 2], [1, 0, 2]]), 3)) is None
+    found, nothing = (
+        tk.audit(tk.Triplets.from_array(each, list("abcde"))).judgements
+        for each in (rows, rows[3:5])
+    )
+    assert (found.n_questions, found.n_judgements) == (2, 6)
+    assert found.agreement == pytest.approx((3 + 1) / (6 + 1))
+    assert found.ceiling == pytest.approx(5 / 6)
+    assert found.overall_ceiling == pytest.approx(6 / 7)
+    assert nothing is None

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
@@ -113,19 +113,25 @@ def hash_questions(triplets: Triplets) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PairGraph:
-    """Triplets as edges between the two pairs that each of them compares."""
+    """Triplets as edges between the two pairs that each of them compares.
 
-    pairs: np.ndarray  # `(n_pairs, 2)` int64, the smaller index of a name first
+    Distances cannot satisfy preferences that go round: AB < AC, AC < CD, CD < AB. Where a pair is
+    of its anchor alone, only the preferences of one anchor can: B before C, C before D, D before B.
+    """
+
+    pairs: np.ndarray  # `(n_pairs, 2)` int64, the smaller index of a name, or the anchor, first
     near: np.ndarray  # `(n_triplets,)` int64, the pair {anchor, first}
     far: np.ndarray  # {anchor, second}
 
     @classmethod
-    def of(cls, rows: np.ndarray, n_names: int) -> PairGraph:
+    def of(cls, rows: np.ndarray, n_names: int, *, by_anchor: bool = False) -> PairGraph:
         """Build the graph of triplets, `(n_triplets, 3)` integer indices of names."""
-        anchor, first, second = rows.T.astype(np.int64)
-        near_keys = _pair_keys(anchor, first, n_names)
-        far_keys = _pair_keys(anchor, second, n_names)
-        numbers, keys = pd.factorize(np.concatenate([near_keys, far_keys]))
+        anchor, *others = rows.T.astype(np.int64)
+        of_slots = [
+            anchor * n_names + other if by_anchor else _pair_keys(anchor, other, n_names)
+            for other in others
+        ]
+        numbers, keys = pd.factorize(np.concatenate(of_slots))
         pairs = np.stack(np.divmod(keys, n_names), axis=1)
         return cls(pairs, numbers[: len(rows)], numbers[len(rows) :])
 
@@ -143,6 +149,44 @@ class PairGraph:
         n_pairs = len(self.pairs)
         return np.bincount(self.near, minlength=n_pairs), np.bincount(self.far, minlength=n_pairs)
 
+    def find_cycles(self, n_examples: int) -> tuple[int, np.ndarray, list[np.ndarray]]:
+        """Find knots, sets of pairs that all lead to one another, and so go round in a circle.
+
+        Return their number, the triplets within a knot, ascending, and for the first knots the
+        triplets of one shortest circle each, in order.
+        """
+        # SciPy's graphs take a third of a second to load, which `predict` need not wait for.
+        from scipy.sparse.csgraph import connected_components
+
+        n_pairs = len(self.pairs)
+        graph = _edges(self.near, self.far, n_pairs)
+        n_parts, part = connected_components(graph, connection="strong")
+        inside = np.flatnonzero(part[self.near] == part[self.far])
+        if n_parts == n_pairs:
+            return 0, inside, []
+        of_inside = part[self.near[inside]]
+        # In order of first appearance, so that the examples are the first of the file.
+        knots = pd.unique(of_inside)[:n_examples]
+        examples = [self._shortest_circle(inside[of_inside == knot]) for knot in knots]
+        return int((np.bincount(part) > 1).sum()), inside, examples
+
+    def _shortest_circle(self, knot: np.ndarray) -> np.ndarray:
+        """Return the triplets of a shortest circle through the first triplet of a knot."""
+        from scipy.sparse.csgraph import breadth_first_order
+
+        nodes, ends = np.unique([self.near[knot], self.far[knot]], return_inverse=True)
+        tail_of, head_of = ends.reshape(2, -1)
+        graph = _edges(tail_of, head_of, len(nodes))
+        _, before = breadth_first_order(graph, head_of[0], return_predecessors=True)
+        path = [tail_of[0]]
+        while path[-1] != head_of[0]:
+            path.append(before[path[-1]])
+        steps = [
+            np.flatnonzero((tail_of == tail) & (head_of == head))[0]
+            for tail, head in pairwise(reversed(path))
+        ]
+        return knot[[0, *steps]]
+
 
 def _pair_keys(left: np.ndarray, right: np.ndarray, n_names: int) -> np.ndarray:
     """Return one int64 a pair, the same for both orders."""
@@ -150,7 +194,7 @@ def _pair_keys(left: np.ndarray, right: np.ndarray, n_names: int) -> np.ndarray:
     return low.astype(np.int64) * n_names + high
 
 
-def edges(tails: np.ndarray, heads: np.ndarray, n_nodes: int) -> csr_array:
+def _edges(tails: np.ndarray, heads: np.ndarray, n_nodes: int) -> csr_array:
     """Return the sparse `(n_nodes, n_nodes)` matrix of a graph, as `csgraph` takes it."""
     from scipy.sparse import coo_array
 
@@ -161,4 +205,4 @@ def join_nodes(ones: np.ndarray, others: np.ndarray, n_nodes: int) -> np.ndarray
     """Return `(n_nodes,)` int32: the component of each node, from 0, as edges join them."""
     from scipy.sparse.csgraph import connected_components
 
-    return connected_components(edges(ones.ravel(), others.ravel(), n_nodes), directed=False)[1]
+    return connected_components(_edges(ones.ravel(), others.ravel(), n_nodes), directed=False)[1]

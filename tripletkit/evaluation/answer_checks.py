@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit.data.audit.cycles import find_distance_cycles
+from tripletkit.data.questions import PairGraph
 from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
 from tripletkit.errors import AnswerFileError, DataWarning, caution
 from tripletkit.evaluation.answers import Answers
@@ -162,7 +162,8 @@ def check_answers(
     for other in others:
         check_same_length(other, len(triplets), triplets.source)
     implied, of_row = _implied_triplets(answers, triplets)
-    cycles = find_distance_cycles(implied, len(triplets.names), n_examples)
+    graph = PairGraph.of(implied, len(triplets.names))
+    n_knots, inside, examples = graph.find_cycles(n_examples)
     has_margins = answers.margins is not None
     n_ones = int(answers.predictions.sum())
     return AnswerChecks(
@@ -174,9 +175,9 @@ def check_answers(
         n_undecidable=int(answers.is_undecidable.sum()) if has_margins else None,
         n_margin_conflicts=_count_margin_conflicts(answers),
         consistency=check_consistency(answers, triplets.rows),
-        n_knots=cycles.n_knots,
-        cycle_rows=of_row[cycles.inside],
-        examples=[of_row[example] for example in cycles.examples],
+        n_knots=n_knots,
+        cycle_rows=of_row[inside],
+        examples=[of_row[example] for example in examples],
         agreements=[
             (other.source, float((other.predictions == answers.predictions).mean()))
             for other in others

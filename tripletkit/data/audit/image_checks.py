@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,23 +15,64 @@ from tripletkit.data.images import Images, thread_pool
 from tripletkit.data.outputs import hash_file
 from tripletkit.data.questions import Tally, show_names
 from tripletkit.errors import ImageReadError
+from tripletkit.progress import Progress
 
 # An image whose shorter side is below this has little left to look at; one longer than so many
 # times its shorter side is squeezed beyond recognition when it becomes a square.
-TINY_SIDE_PX = 32
-EXTREME_ASPECT = 5
+_TINY_SIDE_PX = 32
+_EXTREME_ASPECT = 5
 # Of 0 to 255. An image whose channels each span no more than this is blank: a JPEG of one colour is
 # hardly ever flat. One whose values all lie within so much of black or of white is faint.
 _BLANK_RANGE = 3
 _FAINT_RANGE = 25
 # An image of 16 bits whose values stay below 2 to the power of this is nearly black as it is read.
-FEW_BITS = 12
+_FEW_BITS = 12
 # Bits of 64 in which two images that look alike differ at most; see `docs/benchmarks.md`.
 _LOOK_ALIKE_BITS = 6
 # The hash looks at 32 x 32 pixels; a large JPEG need not be decoded at full size for that.
 _HASH_SIDE_PX = 32
 # Hashes that are compared with all others at a time, which takes memory.
 _HASHES_AT_ONCE = 256
+# What the images are counted for: label, attribute, and whether it is a fault.
+_LINES = (
+    ("names without exactly one image", "unlocated", True),
+    ("cannot be decoded", "unreadable", True),
+    ("several frames or pages (the first is used)", "several_frames", False),
+    (f"tiny: below {_TINY_SIDE_PX} pixels", "tiny", False),
+    (f"extreme: over {_EXTREME_ASPECT} times as long as wide", "extreme", False),
+    ("blank: of one colour", "blank", True),
+    ("nearly black or white all over", "faint", True),
+    (f"16 bits, of which {_FEW_BITS} or fewer are used", "few_bits", True),
+    ("white on transparent ground", "transparent", True),
+    ("same content as another name", "same_content", False),
+    ("pairs that look alike", "look_alike", False),
+)
+_ADVICE = (
+    (
+        ("unlocated", "unreadable"),
+        "Training and answering need these: mend them, or pass `skip_bad=True`.",
+    ),
+    (
+        ("blank", "faint"),
+        "There is little to see in images of one colour or nearly black or white: no model can "
+        "tell such images apart by more than that shade.",
+    ),
+    (
+        ("few_bits",),
+        "65,535 is the white of 16 bits, so these images are read as nearly black: multiply their "
+        "values so that the brightest comes near it, or save them with 8 bits.",
+    ),
+    (
+        ("transparent",),
+        "Transparent pixels are read as white, on which white cannot be seen: put these images on "
+        "a ground that shows them, such as black, and save that.",
+    ),
+    (
+        ("same_content", "look_alike"),
+        "The same image under two names can stand on both sides of a split. Give it one name, or "
+        "keep both names on one side.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +91,15 @@ class ImageChecks:
     transparent: Tally  # blank or faint on white, and drawn by their transparency: white ink
     same_content: Tally  # names whose file equals that of an earlier name, byte for byte
     look_alike: Tally  # pairs of images with other bytes whose perceptual hashes are close
+
+    def items(self) -> Iterator[str | tuple[str, Tally | int, bool]]:
+        """Yield label, what was counted, and whether it is a fault; and what to do."""
+        yield "decoded", self.n_read, True
+        for label, kind, is_fault in _LINES:
+            yield label, getattr(self, kind), is_fault
+        for kinds, advice in _ADVICE:
+            if any(getattr(self, kind).count for kind in kinds):
+                yield advice
 
 
 @dataclass(frozen=True)
@@ -71,34 +121,41 @@ class InspectedImages:
     unreadable: dict[int, str]  # index of a name -> why its file cannot be decoded
     n_examples: int
 
+    @classmethod
+    def of(cls, images: Images, n_examples: int, progress: Progress) -> InspectedImages:
+        """Decode every image once, in threads."""
+        looks: list[_Look | None] = [None] * len(images.names)
+        unreadable: dict[int, str] = {}
+        wanted = [(index, path) for index, path in enumerate(images.paths) if path is not None]
+        with thread_pool() as pool:
+            outcomes = pool.map(_look_or_error, [path for _, path in wanted])
+            for done, ((index, _), outcome) in enumerate(zip(wanted, outcomes, strict=True), 1):
+                if isinstance(outcome, ImageReadError):
+                    unreadable[index] = str(outcome)
+                else:
+                    looks[index] = outcome
+                progress(done, len(wanted))
+        return cls(images.names, looks, images.problems, unreadable, n_examples)
+
     def check(self, places: Sequence[str]) -> ImageChecks:
         """Gather what the first images show, those of one file: one for each place of a name."""
         looks = {i: look for i, look in enumerate(self.looks[: len(places)]) if look is not None}
 
-        def gather(said: dict[int, str]) -> Tally:
-            shown = [f"{places[index]}: {said[index]}" for index in sorted(said)]
-            return Tally.of(len(shown), shown, self.n_examples)
-
-        def odd(kind: str) -> Tally:
-            return gather(
-                {
-                    index: f"{show_names(self.names, [index])} {look.oddities[kind]}"
-                    for index, look in looks.items()
-                    if kind in look.oddities
-                }
-            )
-
-        unlocated, unreadable = (
-            gather({index: said for index, said in problems.items() if index < len(places)})
-            for problems in (self.unlocated, self.unreadable)
-        )
-        kinds = "several_frames tiny extreme blank faint few_bits transparent".split()
+        said = {"unlocated": self.unlocated, "unreadable": self.unreadable}
+        for kind in "several_frames tiny extreme blank faint few_bits transparent".split():
+            said[kind] = {
+                index: f"{show_names(self.names, [index])} {look.oddities[kind]}"
+                for index, look in looks.items()
+                if kind in look.oddities
+            }
+        tallies = {}
+        for kind, of_kind in said.items():
+            shown = [f"{places[i]}: {of_kind[i]}" for i in sorted(of_kind) if i < len(places)]
+            tallies[kind] = Tally.of(len(shown), shown, self.n_examples)
         ours = np.arange(len(places))
         return ImageChecks(
             n_read=len(looks),
-            unlocated=unlocated,
-            unreadable=unreadable,
-            **{kind: odd(kind) for kind in kinds},
+            **tallies,
             same_content=self.find_same_content(ours),
             look_alike=self.find_look_alikes(ours),
         )
@@ -109,16 +166,14 @@ class InspectedImages:
         Both are indices of names; names of both count as ours.
         """
         first_with: dict[bytes, int] = {}
-        if theirs is not None:
-            for index, look in self._looks_at(np.setdiff1d(theirs, ours)):
-                first_with.setdefault(look.content, index)
-        pairs = []
-        for index, look in self._looks_at(ours):
-            if theirs is not None:
-                if look.content in first_with:
-                    pairs.append((index, first_with[look.content]))
-            elif (first := first_with.setdefault(look.content, index)) != index:
-                pairs.append((first, index))
+        for index, look in self._looks_at(ours if theirs is None else np.setdiff1d(theirs, ours)):
+            first_with.setdefault(look.content, index)
+        found = [(index, first_with.get(look.content)) for index, look in self._looks_at(ours)]
+        pairs = [
+            (first, index) if theirs is None else (index, first)
+            for index, first in found
+            if first not in (index, None)
+        ]
         return Tally.of(
             len(pairs), (show_names(self.names, pair) for pair in pairs), self.n_examples
         )
@@ -148,26 +203,6 @@ class InspectedImages:
         return [(i, look) for i in indices.tolist() if (look := self.looks[i]) is not None]
 
 
-def inspect_images(
-    images: Images,
-    n_examples: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> InspectedImages:
-    """Decode every image once, in threads."""
-    looks: list[_Look | None] = [None] * len(images.names)
-    unreadable: dict[int, str] = {}
-    wanted = [(index, path) for index, path in enumerate(images.paths) if path is not None]
-    with thread_pool() as pool:
-        outcomes = pool.map(_look_or_error, [path for _, path in wanted])
-        for done, ((index, _), outcome) in enumerate(zip(wanted, outcomes, strict=True), 1):
-            if isinstance(outcome, ImageReadError):
-                unreadable[index] = str(outcome)
-            else:
-                looks[index] = outcome
-            progress(done, len(wanted))
-    return InspectedImages(images.names, looks, images.problems, unreadable, n_examples)
-
-
 def _look_or_error(path: Path) -> _Look | ImageReadError:
     try:
         image = read_image(path, at_least_px=_HASH_SIDE_PX)
@@ -182,8 +217,8 @@ def _look_or_error(path: Path) -> _Look | ImageReadError:
     short, long = sorted((width_px, height_px))
     for kind, is_so in (
         ("several_frames", n_frames > 1),
-        ("tiny", short < TINY_SIDE_PX),
-        ("extreme", long > EXTREME_ASPECT * short),
+        ("tiny", short < _TINY_SIDE_PX),
+        ("extreme", long > _EXTREME_ASPECT * short),
     ):
         if is_so:
             oddities[kind] = f"is {width_px} x {height_px} pixels{frames}"
@@ -199,7 +234,7 @@ def _find_emptiness(image: Image.Image, path: Path) -> dict[str, str]:
     if not (is_blank or is_light or high <= _FAINT_RANGE):
         return {}
     largest, has_shape = read_hidden(path)
-    if largest is not None and largest < 2**FEW_BITS:
+    if largest is not None and largest < 2**_FEW_BITS:
         n_bits = largest.bit_length()
         said = f"has 16 bits and no value above {largest:,} of 65,535 ({n_bits} bits)"
         return {"few_bits": said}
@@ -222,13 +257,10 @@ def _hash_image(image: Image.Image) -> np.uint64:
 
 
 def _find_close_hashes(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find all pairs of hashes `(n,)` uint64 that differ in few bits.
+    """Find all pairs of hashes `(n,)` uint64 that differ in few bits, and in how many.
 
     Groups of equal hashes are linked to their first member only, so that a thousand blank images
-    are a thousand pairs and not half a million.
-
-    Returns:
-        `(n_pairs, 2)` int64 indices, the smaller first, sorted; and `(n_pairs,)` distances.
+    are a thousand pairs and not half a million. Pairs are sorted, the smaller index first.
     """
     distinct, first, group = np.unique(hashes, return_index=True, return_inverse=True)
     others = np.flatnonzero(first[group] != np.arange(len(hashes)))

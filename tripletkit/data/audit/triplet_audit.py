@@ -15,19 +15,12 @@ import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.data.audit.cycles import Cycles, find_anchor_cycles, find_distance_cycles
-from tripletkit.data.audit.image_checks import (
-    EXTREME_ASPECT,
-    FEW_BITS,
-    TINY_SIDE_PX,
-    ImageChecks,
-    InspectedImages,
-    inspect_images,
-)
+from tripletkit.data.audit.image_checks import ImageChecks, InspectedImages
 from tripletkit.data.images import Images
 from tripletkit.data.judgements import Judgements
 from tripletkit.data.questions import PairGraph, Questions, Tally, show_names
 from tripletkit.data.triplets import Triplets
+from tripletkit.progress import Progress, no_progress
 from tripletkit.results import Result, Section, Table
 
 # A random split can be solved by remembering names when at least this share of the triplets has a
@@ -123,33 +116,22 @@ class Audit(Result):
     Of a file of questions (B and C in chance order) nothing can be said about contradictions,
     cycles, roles and judgements; these are `None` then.
 
-    Attributes:
-        source: what the file is called in messages.
-        n_triplets: lines that hold a triplet.
-        n_distinct: of these, different name by name.
-        n_images: distinct names.
-        unreadable_lines: lines that are not three names.
-        repeated: lines equal to an earlier one.
-        degenerate: triplets that name one image twice; left out of all that follows.
-        mirrored: questions that stand there both as A B C and as A C B.
-        contradictions: the same, where column 2 is said to be the nearer.
-        anchor_cycles, distance_cycles: per anchor, and over all compared distances; with
-            contradicted questions set aside, so these remain however those are resolved.
-        judgements: agreement of several judgements of one question; `None` also without any.
     """
 
-    source: str
-    n_triplets: int
-    n_distinct: int
-    n_images: int
-    unreadable_lines: Tally
-    repeated: Tally
-    degenerate: Tally
-    mirrored: Tally
-    contradictions: Tally | None
+    source: str  # what the file is called in messages
+    n_triplets: int  # lines that hold a triplet
+    n_distinct: int  # of these, different name by name
+    n_images: int  # distinct names
+    unreadable_lines: Tally  # lines that are not three names
+    repeated: Tally  # lines equal to an earlier one
+    degenerate: Tally  # triplets that name one image twice; left out of all that follows
+    mirrored: Tally  # questions that stand there both as A B C and as A C B
+    contradictions: Tally | None  # the same, where column 2 is said to be the nearer
+    # Per anchor, and over all compared distances; with contradicted questions set aside, so these
+    # remain however those are resolved.
     anchor_cycles: _CycleTally | None
     distance_cycles: _CycleTally | None
-    judgements: _RepeatedJudgements | None
+    judgements: _RepeatedJudgements | None  # None also where no question was judged twice
     usage: _Usage
     pair_roles: _PairSummary | None
     components: _Components
@@ -192,7 +174,7 @@ class Audit(Result):
     def _sections(self) -> list[Section]:
         shown = (_show_triplets, _show_names, _show_consistency, _show_pairs)
         parts = [show(self) for show in shown]
-        parts += [_show_images(self.images)] if self.images else []
+        parts += [_lines("Image files", *self.images.items())] if self.images else []
         parts += [_show_overlap(overlap) for overlap in self.against]
         lines = [_line(name, count, "!") for name, count in self._verdict()]
         return [*parts, ["Findings", *lines] if lines else ["No findings."]]
@@ -222,7 +204,7 @@ def audit_triplets(
     *,
     is_answered: bool = True,
     n_examples: int = defaults.AUDIT_EXAMPLES,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Audit:
     """Audit a triplet file, and what it shares with others.
 
@@ -230,8 +212,6 @@ def audit_triplets(
         others: files that should have nothing in common with it, such as the test file.
         images: of all these files; without them none is looked at.
         is_answered: the second column is the nearer one.
-        n_examples: how many examples to give of each kind.
-        progress: called with how many images are done, and of how many.
     """
     if is_answered:
         judgements = judgements.decided()
@@ -249,12 +229,13 @@ def audit_triplets(
     anchor_cycles = distance_cycles = None
     if is_answered:
         kept = proper.take(~questions.is_both_ways[questions.of_row])
-        anchor_cycles = _tally_cycles(kept, find_anchor_cycles, n_examples)
-        distance_cycles = _tally_cycles(kept, find_distance_cycles, n_examples)
+        anchor_cycles, distance_cycles = (
+            _tally_cycles(kept, by_anchor, n_examples) for by_anchor in (True, False)
+        )
     inspected = None
     if images is not None:
         names = dict.fromkeys(chain(*(part.triplets.names for part in (judgements, *others))))
-        inspected = inspect_images(images.usable().find(list(names)), n_examples, progress)
+        inspected = InspectedImages.of(images.usable().find(list(names)), n_examples, progress)
 
     return Audit(
         source=triplets.source,
@@ -313,15 +294,16 @@ def _mirrored(triplets: Triplets, questions: Questions, n_examples: int) -> Tall
     return _tally_rows(triplets, rows, said, n_examples)
 
 
-def _tally_cycles(triplets: Triplets, find: Callable[..., Cycles], n_examples: int) -> _CycleTally:
-    cycles = find(triplets.rows, len(triplets.names), n_examples)
+def _tally_cycles(triplets: Triplets, by_anchor: bool, n_examples: int) -> _CycleTally:
+    graph = PairGraph.of(triplets.rows, len(triplets.names), by_anchor=by_anchor)
+    n_knots, inside, circles = graph.find_cycles(n_examples)
     examples = []
-    for steps in cycles.examples:
+    for steps in circles:
         pairs = [f"({show_names(triplets.names, triplets.rows[row, :2])})" for row in steps]
         lines = ", ".join(str(triplets.lines[row]) for row in steps)
         circle = " < ".join([*pairs, pairs[0]])
         examples.append(f"{triplets.place(steps[0])}: {circle} by lines {lines}")
-    return _CycleTally(cycles.n_knots, len(cycles.inside), examples)
+    return _CycleTally(n_knots, len(inside), examples)
 
 
 def _usage(triplets: Triplets, n_examples: int) -> _Usage:
@@ -561,61 +543,6 @@ def _show_pairs(audit: Audit) -> list[str]:
             "keeps every triplet)."
         )
     return _lines("Pairs", *found)
-
-
-# What the images are counted for: label, attribute, and whether it is a fault.
-_IMAGE_LINES = (
-    ("names without exactly one image", "unlocated", True),
-    ("cannot be decoded", "unreadable", True),
-    ("several frames or pages (the first is used)", "several_frames", False),
-    (f"tiny: below {TINY_SIDE_PX} pixels", "tiny", False),
-    (f"extreme: over {EXTREME_ASPECT} times as long as wide", "extreme", False),
-    ("blank: of one colour", "blank", True),
-    ("nearly black or white all over", "faint", True),
-    (f"16 bits, of which {FEW_BITS} or fewer are used", "few_bits", True),
-    ("white on transparent ground", "transparent", True),
-    ("same content as another name", "same_content", False),
-    ("pairs that look alike", "look_alike", False),
-)
-_IMAGE_ADVICE = (
-    (
-        ("unlocated", "unreadable"),
-        "Training and answering need these: mend them, or pass `skip_bad=True`.",
-    ),
-    (
-        ("blank", "faint"),
-        "There is little to see in images of one colour or nearly black or white: no model can "
-        "tell such images apart by more than that shade.",
-    ),
-    (
-        ("few_bits",),
-        "65,535 is the white of 16 bits, so these images are read as nearly black: multiply their "
-        "values so that the brightest comes near it, or save them with 8 bits.",
-    ),
-    (
-        ("transparent",),
-        "Transparent pixels are read as white, on which white cannot be seen: put these images on "
-        "a ground that shows them, such as black, and save that.",
-    ),
-    (
-        ("same_content", "look_alike"),
-        "The same image under two names can stand on both sides of a split. Give it one name, or "
-        "keep both names on one side.",
-    ),
-)
-
-
-def _show_images(images: ImageChecks) -> list[str]:
-    return _lines(
-        "Image files",
-        ("decoded", images.n_read),
-        *((label, getattr(images, kind), is_fault) for label, kind, is_fault in _IMAGE_LINES),
-        *(
-            advice
-            for kinds, advice in _IMAGE_ADVICE
-            if any(getattr(images, kind).count for kind in kinds)
-        ),
-    )
 
 
 def _show_overlap(overlap: _Overlap) -> list[str]:
