@@ -168,12 +168,8 @@ class InspectedImages:
         first_with: dict[bytes, int] = {}
         for index, look in self._looks_at(ours if theirs is None else np.setdiff1d(theirs, ours)):
             first_with.setdefault(look.content, index)
-        found = [(index, first_with.get(look.content)) for index, look in self._looks_at(ours)]
-        pairs = [
-            (first, index) if theirs is None else (index, first)
-            for index, first in found
-            if first not in (index, None)
-        ]
+        found = [(first_with.get(look.content, i), i) for i, look in self._looks_at(ours)]
+        pairs = [pair if theirs is None else pair[::-1] for pair in found if pair[0] != pair[1]]
         return Tally.of(
             len(pairs), (show_names(self.names, pair) for pair in pairs), self.n_examples
         )

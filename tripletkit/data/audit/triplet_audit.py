@@ -115,7 +115,6 @@ class Audit(Result):
 
     Of a file of questions (B and C in chance order) nothing can be said about contradictions,
     cycles, roles and judgements; these are `None` then.
-
     """
 
     source: str  # what the file is called in messages
@@ -229,9 +228,8 @@ def audit_triplets(
     anchor_cycles = distance_cycles = None
     if is_answered:
         kept = proper.take(~questions.is_both_ways[questions.of_row])
-        anchor_cycles, distance_cycles = (
-            _tally_cycles(kept, by_anchor, n_examples) for by_anchor in (True, False)
-        )
+        anchor_cycles = _tally_cycles(kept, n_examples, by_anchor=True)
+        distance_cycles = _tally_cycles(kept, n_examples, by_anchor=False)
     inspected = None
     if images is not None:
         names = dict.fromkeys(chain(*(part.triplets.names for part in (judgements, *others))))
@@ -294,7 +292,7 @@ def _mirrored(triplets: Triplets, questions: Questions, n_examples: int) -> Tall
     return _tally_rows(triplets, rows, said, n_examples)
 
 
-def _tally_cycles(triplets: Triplets, by_anchor: bool, n_examples: int) -> _CycleTally:
+def _tally_cycles(triplets: Triplets, n_examples: int, *, by_anchor: bool) -> _CycleTally:
     graph = PairGraph.of(triplets.rows, len(triplets.names), by_anchor=by_anchor)
     n_knots, inside, circles = graph.find_cycles(n_examples)
     examples = []
