@@ -1,5 +1,4 @@
-from __future__ import annotations
-
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,8 +17,8 @@ from tripletkit.cli.parameters import OUTPUT_FOLDER
     metavar="DIR",
 )
 @click.option("--onnx", is_flag=True, help="Write encoder.onnx and head.onnx instead.")
-@takes("overwrite")
-def export(model: tk.Model, **given: Any) -> None:
+@takes("overwrite", "cache")
+def export(model: Path, weights: Any, cache: Path | None, **given: Any) -> None:
     """Write the whole network, backbone and head, as files that need no tripletkit.
 
     \b
@@ -32,4 +31,4 @@ def export(model: tk.Model, **given: Any) -> None:
     takes one, encoder.onnx the same as float32, head.onnx features. Resize images as `tripletkit
     backbones` says; where they are wanted in several sizes, the name of each input says which.
     """
-    model.export(**given)
+    tk.load(model, weights=weights, cache=cache).export(**given)

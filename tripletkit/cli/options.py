@@ -277,24 +277,17 @@ def _open_model(
     return opened.frozen if frozen else opened
 
 
-def trained_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command a trained model, as its parameter `model`."""
-
-    @functools.wraps(function)
-    def run(*, model: Path, weights: dict[str | None, Path], **given: Any) -> Any:
-        return function(model=tk.load(model, weights=weights, cache=told("cache")), **given)
-
-    run.taken_options = (*run.taken_options, "cache")  # type: ignore[attr-defined]
-    return section(
-        "Model",
-        click.option(
-            "--model",
-            type=MODEL_FOLDER,
-            default=defaults.MODEL_FOLDER,
-            help="Model folder that `tripletkit train` wrote.",
-        ),
-        weights_option,
-    )(run)
+# What `tripletkit.load` takes.
+trained_model_options = section(
+    "Model",
+    click.option(
+        "--model",
+        type=MODEL_FOLDER,
+        default=defaults.MODEL_FOLDER,
+        help="Model folder that `tripletkit train` wrote.",
+    ),
+    weights_option,
+)
 
 
 images_option = click.option(

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,8 +38,8 @@ from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, WholeRange
     "several times.",
 )
 @output_option("Question file to write.")
-@takes("images", "overwrite", "progress")
-def suggest(**given: Any) -> None:
+@takes("images", "overwrite", "progress", "cache")
+def suggest(model: Path, weights: Any, cache: Path | None, **given: Any) -> None:
     """Choose the questions to ask people next, for any tool that can ask them.
 
     \b
@@ -49,4 +50,4 @@ def suggest(**given: Any) -> None:
     or like C? Unless they are drawn at random, no image is in more than two of them. Do not score
     a model on the answers alone: chosen questions are those it finds hard.
     """
-    tk.suggest(**given)
+    tk.suggest(tk.load(model, weights=weights, cache=cache), **given)
