@@ -68,14 +68,13 @@ def suggest(
     Args:
         model: that was trained on the answers so far.
         images: to ask about; see `Model.embed`. Defaults to the folder of the training.
-        n: how many questions at most. Defaults to `200`.
+        n: how many questions at most.
         ask: `"random"`, `"margin"` (where the model is least sure), `"disagreement"` (where its
             members contradict each other), or `"auto"`, the default, which is one of them.
         asked: triplets whose questions are not to be asked again, whichever way round.
-        seed: start of everything by chance. Defaults to `0`.
+        seed: start of everything by chance.
         output: question file to write.
-        overwrite: replace such a file that is there. Defaults to `False`.
-        progress: see `train`.
+        overwrite, progress: see `train`.
     Returns:
         Questions in `Triplets`: is the first more like the second or the third? The order of the
         last two is by chance. No image is in more than two of them, but for `"random"`.
@@ -150,21 +149,18 @@ def collect(
         questions: or grids, for each judge. Defaults to the study's `quota`, or `200`.
         screen: `"question"` (which of two images is more like the anchor) or `"grid"` (which of
             several are).
-        grid_of, grid_pick: images of a grid, and how many are picked at most. Default to `8` and
-            `3`.
+        grid_of, grid_pick: images of a grid, and how many are picked at most.
         ask: how questions are chosen after the first hundred answers; see `suggest`.
-        overlap: of how many judges each question is asked. Defaults to `1`.
+        overlap: of how many judges each question is asked.
         stop: `"auto"` ends the study when more answers would bring too little, by its
             `stop_answers` and `stop_points`.
         host, port: address to serve at; port 0 takes any that is free, None binds none.
         url: where a proxy serves the pages to others, such as `"https://museum.example/judge/"`.
-        backbone, weights: of the model that chooses questions; see `train`.
-        cache: folder of the feature store. Defaults to the user's cache folder.
+        backbone, weights, cache: of the model that chooses questions; see `train`.
     Returns:
         A `JudgementCollection`: its `links`, `serve()`, and `wsgi()` for a server of your own.
     Raises:
-        JudgementsError: if the database is none, or the address or the database is in use.
-        JudgementsError: if the study cannot be read.
+        JudgementsError: if the database or the study is none, or the database or address in use.
         ImageNameError: if there are too few images, or a question of the study names another.
         SettingsError: if settings exclude each other.
     """
@@ -175,8 +171,7 @@ def collect(
         )
     if screen == "grid" and (ask in ("margin", "disagreement") or overlap > 1):
         raise SettingsError(
-            "screen",
-            "`screen=grid` draws its images at random: it excludes `ask` and `overlap`.",
+            "screen", "`screen=grid` draws its images at random: it excludes `ask` and `overlap`."
         )
     if url and not re.fullmatch(r"https?://[^/?#@]+(/[^?#]*)?", url):
         raise SettingsError("url", f"expected such as https://museum.example/judge/, got {url}")
@@ -281,7 +276,7 @@ def export_judgements(
         output: folder for these files; made if there is none.
         exclude: names of judges to leave out.
         random_share: only questions drawn by chance: what a score may be computed on.
-        overwrite: replace such files that are there. Defaults to `False`.
+        overwrite: replace such files that are there.
     Returns:
         The judgements that were written.
     Raises:
@@ -329,13 +324,9 @@ def export_judgements(
             with open_output(partial / name) as file:
                 table.to_csv(file, index=False, float_format="%.10g", lineterminator="\n")
     logger.info(
-        "Wrote %s questions to %s; questions.csv has %s, %s of them undecided and %s drawn by "
-        "chance.",
-        f"{int(is_decided.sum()):,}",
-        folder / "train.txt",
-        f"{len(found):,}",
-        f"{int(votes.is_tie.sum()):,}",
-        f"{int(is_random.sum()):,}",
+        f"Wrote {is_decided.sum():,} questions to {folder / 'train.txt'}; questions.csv has "
+        f"{len(found):,}, {votes.is_tie.sum():,} of them undecided and {is_random.sum():,} drawn "
+        "by chance."
     )
     return found
 
