@@ -1,6 +1,5 @@
 """The pages of docs/ name what there is, link to what there is, and their blocks run."""
 
-import importlib.util
 import json
 import re
 import runpy
@@ -16,7 +15,7 @@ import click
 import matplotlib.pyplot as plt
 import pytest
 from conftest import command_line as tripletkit
-from conftest import run_command
+from conftest import run_command, walk_commands
 
 import tripletkit as tk
 from tripletkit import defaults
@@ -33,10 +32,6 @@ BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<kind>console|python)\n(?P<code>.*?)^```$",
     flags=re.DOTALL | re.MULTILINE,
 )
-
-spec = importlib.util.spec_from_file_location("generated_text", DOCS / "generated_text.py")
-generated_text = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(generated_text)
 
 
 def blocks(page: Path) -> list[re.Match[str]]:
@@ -72,31 +67,9 @@ def test_the_readme_fits_a_screen():
     assert len((TOP / "README.md").read_bytes()) <= 8_000
 
 
-@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
-def test_commands_on_pages_exist(page):
-    """Also in blocks that are not run: commands and flags that there are, whatever they do."""
-    for found in blocks(page):
-        if found["kind"] != "console":
-            continue
-        for line in shell_lines(found["code"]):
-            for words in commands_of(line):
-                check_call(words, page.name)
-
-
-@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
-def test_flags_in_the_text_of_pages_exist(page):
-    # The last two are of examples/collect_benchmark.py and accuracy_benchmark.py.
-    known = {"--help", "--version", "--clean", "--errors", "--only"}
-    for _, command in generated_text.walk(tripletkit, ("tripletkit",)):
-        for parameter in command.params:
-            known |= {*parameter.opts, *parameter.secondary_opts}
-    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    code = re.findall(r"`([^`\n]+)`", text)
-    ours = [
-        part for part in code if not part.startswith(("pip ", "python ", "bash ", "tensorboard "))
-    ]
-    flags = {flag for part in ours for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
-    assert sorted(flags - known) == []
+def flags_of(*commands: click.Command) -> set[str]:
+    params = [param for command in commands for param in command.params]
+    return {"-h", "--help"}.union(*({*param.opts, *param.secondary_opts} for param in params))
 
 
 def shell_lines(code: str) -> list[str]:
@@ -104,22 +77,37 @@ def shell_lines(code: str) -> list[str]:
     return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
 
 
-def commands_of(line: str) -> list[list[str]]:
-    words = shlex.split(line, comments=True)
-    return [words[1:]] if words[:1] == ["tripletkit"] else []
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_commands_on_pages_exist(page):
+    """Also in blocks that are not run: commands and flags that there are, whatever they do."""
+    of_shell = [found["code"] for found in blocks(page) if found["kind"] == "console"]
+    for line in (line for code in of_shell for line in shell_lines(code)):
+        program, *words = shlex.split(line, comments=True) or [""]
+        if program != "tripletkit":
+            continue
+        command: click.Command = tripletkit
+        while isinstance(command, click.Group):
+            assert words and words[0] in command.commands, f"{page}: {words}"
+            command, words = command.commands[words[0]], words[1:]
+        flags = {word.partition("=")[0] for word in words if re.match("-.", word)}
+        assert flags <= flags_of(command, tripletkit), line
 
 
-def check_call(words: list[str], page: str) -> None:
-    command: click.Command = tripletkit
-    while isinstance(command, click.Group):
-        assert words and words[0] in command.commands, f"{page}: {words}"
-        command, words = command.commands[words[0]], words[1:]
-    known = {flag for parameter in command.params for flag in parameter.opts}
-    known |= {flag for parameter in command.params for flag in parameter.secondary_opts}
-    known |= {flag for option in tripletkit.params for flag in option.opts}
-    for word in words:
-        if word.startswith("-") and word != "-":
-            assert word.partition("=")[0] in known | {"-h", "--help"}, f"{page}: {word} in {words}"
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_flags_in_the_text_of_pages_exist(page):
+    # The last two are of examples/collect_benchmark.py and accuracy_benchmark.py.
+    known = flags_of(*(command for _, command in walk_commands())) | {
+        "--clean",
+        "--errors",
+        "--only",
+    }
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    code = re.findall(r"`([^`\n]+)`", text)
+    ours = [
+        part for part in code if not part.startswith(("pip ", "python ", "bash ", "tensorboard "))
+    ]
+    flags = {flag for part in ours for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
+    assert sorted(flags - known) == []
 
 
 @pytest.fixture(scope="module")
