@@ -78,13 +78,13 @@ def measure(name: str, n_threads: int, seconds: float, cpu_time: bool) -> dict[s
     import keras
     import tensorflow as tf
 
-    from tripletkit.features import efficientnet_lite
+    from tripletkit.features import keras_backbones
     from tripletkit.features.onnx_engine import open_session
     from tripletkit.features.onnx_writer import make_onnx_model
 
     keras.utils.set_random_seed(0)
     if name.startswith("efficientnet-lite"):
-        model = getattr(efficientnet_lite, NETWORKS[name])(None)
+        model = getattr(keras_backbones, NETWORKS[name])(None)
     else:
         build = getattr(keras.applications, NETWORKS[name])
         model = build(weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3))

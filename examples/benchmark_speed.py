@@ -33,11 +33,13 @@ from tripletkit.data.triplets import write_triplets
 from tripletkit.evaluation.answers import Answers, write_answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import get_backbone
+from tripletkit.features.encoder import Encoder
 from tripletkit.features.extract import extract_features
+from tripletkit.features.feature_parts import FeaturePart
+from tripletkit.features.keras_backbones import build_backbone
 from tripletkit.features.onnx_engine import make_onnx_function, open_session
 from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.store import FeatureSpace, FeatureStore
-from tripletkit.features.weights_files import build_backbone
 from tripletkit.losses.functions import DISTANCES
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.export import _build_triplet_network, _join_encoder
@@ -99,7 +101,7 @@ def extraction(folder: Path, n_photos: int = 384) -> None:
     def extract(turn: int) -> None:
         space = FeatureSpace({**BACKBONE.facts(), "turn": turn}, N_FEATURES)
         with FeatureStore(folder / f"store{turn}") as store:
-            extract_features(paths, BACKBONE, [space], store, lambda: compute)
+            extract_features(paths, BACKBONE, [space], store, compute)
 
     def predict_plainly() -> None:
         model.predict(arrays, batch_size=32, verbose=0)
@@ -182,12 +184,13 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
         session = open_session(make_onnx_model(model).SerializeToString())
         compute = make_onnx_function(session, BACKBONE.preprocessing)
         with FeatureStore(folder / "store") as store:
-            found = extract_features(paths, BACKBONE, [space], store, lambda: compute)
-        make_trainer(Examples(found.values, rows), Settings(epochs=n_epochs)).fit()
+            found = extract_features(paths, BACKBONE, [space], store, compute)
+        make_trainer(Examples(found.features, rows), Settings(epochs=n_epochs)).fit()
 
     ours_s = seconds(ours)
     untrained = build_head(N_FEATURES, defaults.HIDDEN, defaults.DIM, defaults.DROPOUT)
-    network = _build_triplet_network(_join_encoder([(BACKBONE, model)], untrained))
+    encoder = Encoder((FeaturePart(BACKBONE, BACKBONE.facts(), BACKBONE.find_weights),))
+    network = _build_triplet_network(_join_encoder(encoder, [(BACKBONE, model)], untrained))
     network.compile(keras.optimizers.Adam(defaults.LEARNING_RATE), keras_triplet_loss)
     batch_size, n_steps = 32, 4
     n = batch_size * n_steps
@@ -242,7 +245,7 @@ def predict(folder: Path, n_images: int = 5_000, n_triplets: int = 59_544) -> No
 
     with FeatureStore(folder / "store") as store:
         paths = [images / name for name in names]
-        extract_features(paths, BACKBONE, [space], store, lambda: random_features)
+        extract_features(paths, BACKBONE, [space], store, random_features)
     write_random_model(folder / "model", space, images)
     rows = rng.integers(0, n_images, (n_triplets, 3)).astype(np.int32)
     write_triplets(folder / "test.txt", names, rows)

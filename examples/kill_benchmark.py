@@ -26,7 +26,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import pyarrow.parquet as pq
-from plain_encoder import write_encoder
+from tiny_encoders import write_encoder
 
 VICTIMS = ("worker", "raylet", "driver")
 SIDE_PX = 32

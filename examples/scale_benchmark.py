@@ -25,7 +25,7 @@ import numpy as np
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.extraction import BLOCK_IMAGES
-from tripletkit.features.feature_dataset import DatasetFacts, FeatureDataset, write_part
+from tripletkit.features.given_features import describe_vectors, open_features, write_part
 from tripletkit.search.image_search import (
     _ApproximateIndex,
     _draw_rows,
@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     store = arguments.folder / f"{arguments.measure}-{arguments.features}-{arguments.dtype}"
-    facts = DatasetFacts({"backbone": "made up"}, arguments.features, arguments.dtype)
+    about = describe_vectors({"backbone": "made up"}, arguments.features, arguments.dtype)
     if arguments.measure:
-        figures = measure(store, facts, arguments.measure)
+        figures = measure(store, about, arguments.measure)
         if not arguments.no_index:
             figures |= measure_search(store, arguments.measure)
         print(json.dumps(figures | {"peak_memory_MB": memory_MB()}))
@@ -68,19 +68,19 @@ def main() -> None:
         draw(found, arguments.plot)
 
 
-def measure(folder: Path, facts: DatasetFacts, size: int) -> dict[str, Any]:
+def measure(folder: Path, about: dict[str, Any], size: int) -> dict[str, Any]:
     """Return all figures of one size."""
     figures: dict[str, Any] = {"images": size}
     started_s = time.perf_counter()
     if not folder.exists():
-        write(folder, facts, size)
+        write(folder, about, size)
         figures["write_s"] = time.perf_counter() - started_s
     figures["store_MB"] = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    dataset, figures["open_s"] = timed(lambda: FeatureDataset(folder))
+    dataset, figures["open_s"] = timed(lambda: open_features(folder))
     rng = np.random.default_rng(1)
     before_MB = memory_MB()  # noqa: N806
     rows = rng.choice(size, min(N_READ, size), replace=False)
-    features, figures["read_10000_s"] = timed(lambda: dataset.rows[rows])
+    features, figures["read_10000_s"] = timed(lambda: dataset.values[rows])
     figures["read_more_memory_MB"] = memory_MB() - before_MB
     figures["read_result_MB"] = features.nbytes / 1e6
 
@@ -97,7 +97,7 @@ def measure_search(folder: Path, size: int) -> dict[str, Any]:
     """Return the figures of an index of codes, and its recall."""
     figures: dict[str, Any] = {}
     rng = np.random.default_rng(2)
-    fetch = FeatureDataset(folder).rows.__getitem__
+    fetch = open_features(folder).values.__getitem__
 
     def parts():
         for start in range(0, size, PART_IMAGES):
@@ -117,18 +117,18 @@ def measure_search(folder: Path, size: int) -> dict[str, Any]:
     return figures
 
 
-def write(folder: Path, facts: DatasetFacts, size: int) -> None:
+def write(folder: Path, about: dict[str, Any], size: int) -> None:
     """Write vectors around centers, as non-negative as those of a network."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
-    centers = rng.gamma(0.5, 1.0, (1000, facts.n_features)).astype(np.float32)
+    centers = rng.gamma(0.5, 1.0, (1000, about["n_features"])).astype(np.float32)
     for start in range(0, size, BLOCK_IMAGES):
         numbers = range(start, min(start + BLOCK_IMAGES, size))
         vectors = centers[rng.integers(0, len(centers), len(numbers))]
         vectors = vectors + rng.exponential(0.5, vectors.shape).astype(np.float32)
         contents = [hashlib.sha256(b"%d" % number).digest() for number in numbers]
         names = [f"{number}.jpg" for number in numbers]
-        write_part(folder, names, contents, vectors, [None] * len(names), facts)
+        write_part(folder, names, contents, vectors, [None] * len(names), about)
 
 
 def memory_MB() -> float:  # noqa: N802

@@ -127,11 +127,11 @@ def short_efficientnets(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     import keras
 
-    from tripletkit.features import efficientnet_lite
+    from tripletkit.features import keras_backbones
 
     of_keras = keras.src.applications.efficientnet
     monkeypatch.setattr(of_keras, "DEFAULT_BLOCKS_ARGS", of_keras.DEFAULT_BLOCKS_ARGS[:2])
-    monkeypatch.setattr(efficientnet_lite, "_STAGES", efficientnet_lite._STAGES[:3])
+    monkeypatch.setattr(keras_backbones, "_STAGES", keras_backbones._STAGES[:3])
 
 
 @pytest.fixture(scope="session")

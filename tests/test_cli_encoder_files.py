@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import tiny_encoders
 
@@ -48,17 +47,6 @@ def test_what_is_not_said_names_the_flag(tripletkit, encoder, toy_competition, t
 
 
 @pytest.mark.slow
-def test_depths_on_the_command_line(run, tiny_backbone, toy_competition, tmp_path):
-    for depth, width in (("last", 24), ("early", 72), ("all", 96)):
-        out = tmp_path / f"{depth}.npz"
-        run("embed", toy_competition.images, "-o", out, "--backbone", "tiny", "--depth", depth)
-        with np.load(out) as arrays:
-            assert arrays["vectors"].shape == (60, width)
-    spaces = json.loads(run("cache", "info", "--json").stdout)["spaces"]
-    assert {space["stage"] for space in spaces} == {"last", "stem_relu", "widen"}
-
-
-@pytest.mark.slow
 def test_a_model_of_all_depths_remembers_them(run, tiny_backbone, toy_competition, tmp_path):
     data, model = toy_competition, tmp_path / "m"
     run("train", data.train, data.images, "-o", model, "--epochs", 3, "--backbone", "tiny",
@@ -66,6 +54,8 @@ def test_a_model_of_all_depths_remembers_them(run, tiny_backbone, toy_competitio
     record = json.loads((model / "model.json").read_text())
     assert record["n_features"] == 96
     assert run("predict", data.test, "--model", model).stdout.startswith("a,b,c,prediction,margin")
+    spaces = json.loads(run("cache", "info", "--json").stdout)["spaces"]
+    assert {space["stage"] for space in spaces} == {"last", "stem_relu", "widen"}
     run("report", model, "-o", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "tiny (weights" in page

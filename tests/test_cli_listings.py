@@ -46,7 +46,7 @@ def test_backbones_does_not_call_a_broken_file_ready(listed, keras_home, monkeyp
     path = keras_home / "models" / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
     path.write_bytes(b"half")
     assert not listed()["resnet50"]["ready"]
-    monkeypatch.setattr("tripletkit.features.weights_files._is_whole", lambda *_: True)
+    monkeypatch.setattr("tripletkit.features.backbones.KerasDownload.is_ready", lambda _: True)
     assert listed()["resnet50"]["ready"]
 
 

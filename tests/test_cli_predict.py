@@ -142,7 +142,7 @@ def test_other_weights_are_refused(predict, write, tmp_path):
 
 
 def test_predict_checks_before_anything_slow(predict, write, tmp_path, monkeypatch):
-    late = "tripletkit.features.weights_files.build_backbone"
+    late = "tripletkit.features.feature_parts._load"
     monkeypatch.setattr(late, lambda *_: pytest.fail("late"))
     for options, extra, message in (
         ([], {"model": tmp_path / "none"}, "expected a model folder with model.json"),

@@ -259,7 +259,7 @@ def test_auto_says_which_backbone_and_why(
     def nowhere(*_):
         raise BackboneError("the weights of resnet50 are nowhere")
 
-    monkeypatch.setattr("tripletkit.features.feature_parts.fetch_weights", nowhere)
+    monkeypatch.setattr("tripletkit.features.backbones.KerasDownload.fetch", nowhere)
     result = tripletkit(
         "train", triplet_file, toy_images, "-o", tmp_path / "m", "--epochs", "1", code=0
     )

@@ -8,23 +8,16 @@ import os
 import subprocess
 import sys
 
-import keras
 import numpy as np
+import onnx
 import pytest
 import tiny_backbone as tiny
 
 from tripletkit import defaults
 from tripletkit.errors import NetworkFileError
-from tripletkit.features import exported_networks, onnx_writer
-from tripletkit.features.backbones import Preprocessing
 from tripletkit.features.encoder import open_encoder
-from tripletkit.features.exported_networks import (
-    _relative_difference,
-    load_network_function,
-    remove_networks,
-)
-from tripletkit.features.keras_backbones import add_preprocessing, make_keras_function
-from tripletkit.features.onnx_engine import make_onnx_function, prepare_pixels
+from tripletkit.features.keras_backbones import make_keras_function, take_stages
+from tripletkit.features.onnx_engine import make_onnx_function, open_session
 
 SIZE = defaults.EXTRACT_BATCH_SIZE
 
@@ -35,13 +28,20 @@ def pixels():
 
 
 @pytest.fixture
-def parts(tiny_backbone):
-    return open_encoder(["tiny"], depth="all").parts
+def encoder(tiny_backbone):
+    return open_encoder(["tiny"], depth="all")
 
 
 @pytest.fixture
-def load(parts, tmp_path):
-    return lambda: load_network_function(parts, tmp_path)
+def load(encoder, tmp_path):
+    return lambda: encoder.network_functions(tmp_path)[0]
+
+
+@pytest.fixture
+def of_keras(encoder, tiny_backbone, tiny_weights):
+    """The same by TensorFlow."""
+    stages = [part.stage for part in encoder.parts]
+    return make_keras_function(tiny_backbone, take_stages(tiny.build(tiny_weights), stages))
 
 
 def kept(folder):
@@ -49,29 +49,25 @@ def kept(folder):
 
 
 @pytest.mark.slow
-def test_features_equal_those_of_tensorflow(load, parts, tiny_backbone, tiny_weights, pixels):
-    stages = [part.stage for part in parts]
-    model = tiny.build(tiny_weights)
-    want = make_keras_function(tiny_backbone, model, stages)(pixels)
-    got = load()(pixels)
+def test_features_equal_those_of_tensorflow(load, of_keras, pixels):
+    got, want = load()(pixels), of_keras(pixels)
     assert got.shape == want.shape == (SIZE, 24 + 2 * 12 + 2 * 24)
     assert got.dtype == np.float32
-    assert _relative_difference(got, want) < 1e-5
-
-
-def test_the_network_is_kept_and_needs_no_keras(load, pixels, tmp_path, monkeypatch):
-    features = load()(pixels)
-    assert len(kept(tmp_path)) == 1
-    monkeypatch.setattr(exported_networks, "build_backbone", lambda *_: pytest.fail("Keras"))
-    np.testing.assert_array_equal(load()(pixels), features)
+    np.testing.assert_array_less(np.abs(got - want).max(axis=1), 1e-5 * np.abs(want).max(axis=1))
 
 
 @pytest.mark.slow
-def test_each_set_of_depths_has_a_network_of_its_own(parts, pixels, tmp_path):
-    everything = load_network_function(parts, tmp_path)(pixels)
-    last = load_network_function(parts[:1], tmp_path)(pixels)
+def test_the_network_of_each_set_of_depths_is_kept_and_needs_no_keras(
+    load, pixels, tmp_path, monkeypatch
+):
+    features = load()(pixels)
+    assert len(kept(tmp_path)) == 1
+    (last,) = open_encoder(["tiny"]).network_functions(tmp_path)
+    np.testing.assert_allclose(last(pixels), features[:, :24], rtol=1e-5, atol=1e-6)
     assert len(kept(tmp_path)) == 2
-    np.testing.assert_allclose(last, everything[:, :24], rtol=1e-5, atol=1e-6)
+    built = "tripletkit.features.keras_backbones.build_backbone"
+    monkeypatch.setattr(built, lambda *_: pytest.fail("Keras"))
+    np.testing.assert_array_equal(load()(pixels), features)
 
 
 @pytest.mark.slow
@@ -102,10 +98,10 @@ def test_neighbours_change_no_bit(load, pixels):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2"])
 def test_neighbours_change_no_bit_of_a_real_network(name, tmp_path):
-    parts = open_encoder([name], depth="all").parts
-    side = parts[0].backbone.input_size_px
+    encoder = open_encoder([name], depth="all")
+    side = encoder.parts[0].backbone.input_size_px
     images = np.random.default_rng(0).integers(0, 256, (SIZE, side, side, 3), dtype=np.uint8)
-    compute = load_network_function(parts, tmp_path)
+    (compute,) = encoder.network_functions(tmp_path)
     features = compute(images)
     # At other places, and half of them beside others.
     images = images[::-1].copy()
@@ -113,95 +109,52 @@ def test_neighbours_change_no_bit_of_a_real_network(name, tmp_path):
     np.testing.assert_array_equal(compute(images)[1::2], features[::-1][1::2])
 
 
-def break_graph(monkeypatch):
-    """Let the graph be one that gives other numbers, as a wrong writer would."""
-    real = onnx_writer.make_onnx_model
+def refuse(message):
+    def fail(*_arguments):
+        raise NetworkFileError(message)
 
-    def wrong(model, *arguments):
-        made = real(model, *arguments)
-        for node in made.graph.node:
-            if node.op_type == "Conv" and len(node.input) == 3:
-                del node.input[2]
-        return made
-
-    monkeypatch.setattr(onnx_writer, "make_onnx_model", wrong)
+    return fail
 
 
-def refuse_graph(monkeypatch):
-    def refuse(*_arguments):
-        raise NetworkFileError("layer odd: cannot be written")
+def open_another_graph(network):
+    """Open one that gives other numbers, as a wrong writer would."""
+    made = onnx.load_from_string(network)
+    for node in made.graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3:
+            del node.input[2]
+    return open_session(made.SerializeToString())
 
-    monkeypatch.setattr(onnx_writer, "make_onnx_model", refuse)
 
-
-def refuse_session(monkeypatch):
-    def refuse(*_arguments):
-        raise NetworkFileError("cannot be run")
-
-    monkeypatch.setattr(exported_networks, "open_session", refuse)
+def prepare_otherwise(session, how):
+    return make_onnx_function(session, dataclasses.replace(how, divisor=2.0))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("place", "fault", "message"),
     [
-        (break_graph, "expected the features that Keras gives, got others in its last features"),
-        (refuse_graph, "layer odd: cannot be written"),
-        (refuse_session, "cannot be run"),
+        ("feature_parts.open_session", open_another_graph, "got others in its last features"),
+        ("feature_parts.make_onnx_function", prepare_otherwise, "got others in its last features"),
+        ("feature_parts.open_session", refuse("cannot be run"), "cannot be run"),
+        ("onnx_writer.make_onnx_model", refuse("layer odd"), "layer odd"),
     ],
 )
 def test_tensorflow_runs_what_cannot_be_written(
-    load, pixels, parts, tiny_backbone, tiny_weights, tmp_path, monkeypatch, caplog, fault, message
+    load, of_keras, pixels, tmp_path, monkeypatch, caplog, place, fault, message
 ):
-    fault(monkeypatch)
+    monkeypatch.setattr(f"tripletkit.features.{place}", fault)
     with caplog.at_level(logging.WARNING, "tripletkit"):
         got = load()(pixels)
     assert "tiny is run by TensorFlow, not by ONNX Runtime: " in caplog.text
     assert message in caplog.text
     assert not (tmp_path / "networks").exists()
-    stages = [part.stage for part in parts]
-    want = make_keras_function(tiny_backbone, tiny.build(tiny_weights), stages)(pixels)
-    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(got, of_keras(pixels))
 
 
 def test_a_place_that_cannot_be_written_costs_time_only(load, pixels, tmp_path, caplog):
     (tmp_path / "networks").write_text("a file")
     assert np.isfinite(load()(pixels)).all()
     assert "the network cannot be kept there" in caplog.text
-
-
-def test_kept_networks_are_removed(load, pixels, tmp_path):
-    load()(pixels)
-    (path,) = kept(tmp_path)
-    # What somebody put there stays, whatever it is called.
-    own = [path.with_name(name) for name in ("dinov2.onnx", f"{'a' * 32}-{'b' * 32}.onnx")]
-    for file in own:
-        file.write_bytes(b"mine")
-        os.utime(file, (0, 0))
-    assert remove_networks(tmp_path, path.stat().st_mtime - 1) == 0
-    os.utime(path, (0, 0))
-    assert remove_networks(tmp_path, 1.0) > 1000
-    assert remove_networks(tmp_path) == 0
-    assert sorted(kept(tmp_path)) == sorted(own)
-    assert remove_networks(tmp_path / "nothing") == 0
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        Preprocessing(),
-        Preprocessing(mean=(127.0, 126.0, 125.0), divisor=128.0),
-        Preprocessing(reverse_channels=True, mean=(103.939, 116.779, 123.68)),
-        Preprocessing(mean=(123.7, 116.3, 103.5), divisor=(58.4, 57.1, 57.4)),
-    ],
-)
-def test_preprocessing_without_keras_is_that_of_the_layers(pixels, how):
-    image = keras.Input((32, 32, 3))
-    layers = keras.Model(image, add_preprocessing(image, how))
-    before = pixels.copy()
-    want = layers(pixels.astype(np.float32)).numpy()
-    np.testing.assert_allclose(prepare_pixels(pixels, how), want, rtol=1e-6, atol=1e-5)
-    np.testing.assert_array_equal(pixels, before)
 
 
 @pytest.mark.integration
@@ -229,14 +182,3 @@ def test_the_engine_opens_no_socket_and_loads_no_tensorflow(load, pixels, tmp_pa
     arguments = [sys.executable, "-c", script, str(kept(tmp_path)[0])]
     subprocess.run(arguments, check=True, timeout=60, env=environment)
     assert list(home.rglob("*")) == []
-
-
-def test_features_of_changed_preprocessing_are_checked_too(parts, pixels, tmp_path, monkeypatch):
-    """The check covers what an image goes through before the network."""
-
-    def make_wrong(session, how):
-        return make_onnx_function(session, dataclasses.replace(how, divisor=2.0))
-
-    monkeypatch.setattr(exported_networks, "make_onnx_function", make_wrong)
-    load_network_function(parts, tmp_path)(pixels)
-    assert not (tmp_path / "networks").exists()

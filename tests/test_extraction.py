@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plain_encoder import N_FEATURES, write_encoder
+from tiny_encoders import N_FEATURES, write_encoder
 
 import tripletkit as tk
 
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 TOP = Path(__file__).parents[1]
 
@@ -57,6 +58,7 @@ def test_features_are_those_of_embed_and_go_into_every_command(
     run, tripletkit, images, tmp_path, encoder, toy_competition
 ):
     assert run(images)["n_computed"] == 60
+    assert {len(row["vector"]) for row in rows_of(tmp_path / "features").values()} == {N_FEATURES}
     for name, how in (("own", encoder), ("given", ["--features", tmp_path / "features"])):
         called = ["embed", images, "--frozen", *how, "-o", tmp_path / f"{name}.npz"]
         called = called if name == "given" else [word for word in called if word != "--frozen"]
@@ -139,15 +141,14 @@ def test_half_precision_and_what_it_cannot_hold(run, images, tmp_path):
 
 def test_rows_are_read_by_need_and_damage_is_told(run, images, tmp_path, monkeypatch):
     run(images)
-    from tripletkit.features import feature_dataset
-    from tripletkit.features.given_features import open_features
+    from tripletkit.features import given_features
 
     read = []
-    original = feature_dataset._read_vectors
+    original = given_features._read_vectors
     monkeypatch.setattr(
-        feature_dataset, "_read_vectors", lambda path, n: read.append(path) or original(path, n)
+        given_features, "_read_vectors", lambda path: read.append(path) or original(path)
     )
-    given = open_features(tmp_path / "features")
+    given = given_features.open_features(tmp_path / "features")
     want = rows_of(tmp_path / "features")
     assert read == []
     found = given.take(["p03.png", "nobody.png", "p02"])
@@ -165,6 +166,27 @@ def test_rows_are_read_by_need_and_damage_is_told(run, images, tmp_path, monkeyp
     path.unlink()
     assert run(images)["n_computed"] == 20
     assert rows_of(tmp_path / "features") == want
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.drop_columns("vector"),
+        lambda table: table.drop_columns("content"),
+        lambda table: table.set_column(0, "name", pa.array(range(len(table)))),
+        lambda table: table.set_column(2, "vector", pa.array([[0.5]] * len(table))),
+        lambda table: table.replace_schema_metadata({b"tripletkit": b"[]"}),
+        lambda table: table.replace_schema_metadata(None),
+    ],
+)
+def test_a_file_that_only_looks_like_ours_is_refused_in_a_line(run, images, tmp_path, change):
+    run(images)
+    (path, *_) = (tmp_path / "features").glob("part-*")
+    pq.write_table(change(pq.read_table(path)), path)
+    said = f"{path}: expected a file that `extract` wrote"
+    assert said in run(images, exit_code=1)
+    with pytest.raises(tk.TripletkitError, match=re.escape(said)):
+        tk.pretrained(features=tmp_path / "features")
 
 
 def test_features_of_another_encoder_are_no_features_of_a_model(
@@ -188,7 +210,12 @@ def test_a_kill_loses_a_block_at_most(images, encoder, tmp_path, run):
     for number in range(300):
         shutil.copyfile(images / f"p{number % 60:02}.png", images / f"more{number:03}.png")
     run(images, to="whole")
-    code = "from tripletkit import __main__, defaults; BLOCK_IMAGES = 20; __main__.main()"
+    code = (
+        "from tripletkit import __main__\n"
+        "from tripletkit.features import extraction\n"
+        "extraction.BLOCK_IMAGES = 20\n"
+        "__main__.main()"
+    )
     called = ["extract", str(images), "-o", str(tmp_path / "features"), *encoder]
     rng = np.random.default_rng(0)
     for _ in range(6):
@@ -234,26 +261,18 @@ socket.socket.connect = guarded
 """
 
 
-def test_without_ray_it_is_said_how_to_get_it(monkeypatch, images, tmp_path):
-    real_import = builtins.__import__
-
-    def fail(name, *rest):
-        if name.partition(".")[0] == "ray":
-            raise ImportError(name)
-        return real_import(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", fail)
-    with pytest.raises(tk.TripletkitError, match=r"tripletkit\[ray\]"):
-        tk.extract(images, tmp_path / "features", ray=True)
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch, run, images):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "tripletkit[ray]" in run(images, "--ray", exit_code=1)
 
 
 @pytest.mark.slow
 def test_statistics_of_use_are_off(monkeypatch):
     pytest.importorskip("ray", reason="ray is not installed (tripletkit[ray])")
-    from tripletkit.features.ray_extraction import RayRunner
+    from tripletkit.features.extraction import _import_ray
 
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
-    RayRunner()
+    _import_ray()
     from ray._common.usage import usage_lib
 
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
@@ -261,7 +280,7 @@ def test_statistics_of_use_are_off(monkeypatch):
 
 
 def test_processes_of_ray_are_started_without_a_way_to_the_web(monkeypatch):
-    from tripletkit.features.ray_extraction import _offline
+    from tripletkit.features.extraction import _offline
 
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", "169.254.169.254")
@@ -303,17 +322,6 @@ def test_ray_gives_the_rows_of_one_process_and_asks_nobody_outside(run, images, 
 @pytest.mark.integration
 @pytest.mark.campaign
 @pytest.mark.timeout(120)
-def test_a_cluster_that_is_not_there_is_said():
+def test_a_cluster_that_is_not_there_is_said(run, images):
     pytest.importorskip("ray", reason="ray is not installed (tripletkit[ray])")
-    from tripletkit.features.ray_extraction import _cluster
-
-    with (
-        pytest.raises(tk.TripletkitError, match="expected a Ray cluster"),
-        _cluster("127.0.0.1:1", None),
-    ):
-        raise AssertionError("there is none")
-
-
-def test_the_features_have_the_encoders_length(run, images, tmp_path):
-    run(images)
-    assert {len(row["vector"]) for row in rows_of(tmp_path / "features").values()} == {N_FEATURES}
+    assert "expected a Ray cluster" in run(images, "--ray", "127.0.0.1:1", exit_code=1)

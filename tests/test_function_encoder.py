@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 
 import numpy as np
@@ -66,6 +67,7 @@ def test_a_model_is_trained_on_a_function_and_asks_for_it_again(toy_competition,
         (lambda pixels: colours(pixels)[0, 0], r"got float64 of shape \(\)"),
         (lambda pixels: ["a"] * len(pixels), "expected a vector for each image, got <U1"),
         (lambda pixels: 1 / 0, "mine: failed on images of shape .*ZeroDivisionError: division"),
+        (lambda pixels: sys.exit("done"), "mine: failed on images of shape .*SystemExit: done"),
     ],
 )
 def test_functions_that_answer_wrongly_are_refused(function, message):
@@ -84,7 +86,14 @@ def test_a_function_that_never_returns_is_refused(monkeypatch):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"name": "resnet50"}, {"name": ""}, {"version": 1}, {"size": 0}, {"resample": "cubic"}],
+    [
+        {"name": "resnet50"},
+        {"name": ""},
+        {"name": "hf:a/b"},
+        {"version": 1},
+        {"size": 0},
+        {"resample": "cubic"},
+    ],
 )
 def test_what_cannot_be_a_function_encoder_is_refused(changes):
     with pytest.raises(tk.TripletkitError, match=f"`{next(iter(changes))}`: "):

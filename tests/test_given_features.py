@@ -12,7 +12,7 @@ import pytest
 
 import tripletkit as tk
 from tripletkit.errors import FeatureFileError
-from tripletkit.features.given_features import _read_features, open_features
+from tripletkit.features.given_features import open_features
 
 NAMES = ["a.jpg", "b.png", "sub/c.jpg", "d"]
 VALUES = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -25,15 +25,7 @@ def save(path, **arrays):
 
 @pytest.fixture
 def given(tmp_path):
-    return _read_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=VALUES))
-
-
-def test_what_embed_writes_is_read(tmp_path):
-    for suffix in (".npz", ".parquet"):
-        tk.Embeddings(NAMES, VALUES, "l2", [None] * 4).write(tmp_path / f"v{suffix}")
-        read = _read_features(tmp_path / f"v{suffix}")
-        assert list(read.names) == NAMES
-        np.testing.assert_array_equal(read.values, VALUES)
+    return open_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=VALUES))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +41,7 @@ def test_what_embed_writes_is_read(tmp_path):
 def test_forms_of_parquet(tmp_path, columns):
     path = tmp_path / "f.parquet"
     pq.write_table(pa.table({"name": NAMES, **columns}), path)
-    np.testing.assert_allclose(_read_features(path).values, VALUES, rtol=1e-6)
+    np.testing.assert_allclose(open_features(path).values, VALUES, rtol=1e-6)
 
 
 def test_names_are_found_with_and_without_extension(given):
@@ -60,7 +52,7 @@ def test_names_are_found_with_and_without_extension(given):
 
 def test_a_name_that_could_be_two_is_refused(tmp_path):
     path = save(tmp_path / "f.npz", names=np.array(["a.jpg", "a.png"]), features=VALUES[:2])
-    given = _read_features(path)
+    given = open_features(path)
     np.testing.assert_array_equal(given.take(["a.png"]), VALUES[[1]])
     with pytest.raises(FeatureFileError, match=r"a could be a.jpg or a.png"):
         given.take(["a"])
@@ -84,20 +76,22 @@ def test_a_name_that_could_be_two_is_refused(tmp_path):
 def test_files_that_are_wrong_are_refused(tmp_path, arrays, message):
     path = save(tmp_path / "f.npz", **arrays)
     with pytest.raises(FeatureFileError, match=f"f.npz: .*{message}"):
-        _read_features(path)
+        open_features(path)
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(FeatureFileError, match=r".npz, .npy, .parquet, .csv, .tsv, got '.txt'"):
-        _read_features(tmp_path / "f.txt")
-    for suffix in (".npz", ".parquet", ".csv"):
-        path = tmp_path / f"f{suffix}"
-        path.write_bytes(b"nothing of the kind\0\xff")
-        with pytest.raises(FeatureFileError):
-            _read_features(path)
     pq.write_table(pa.table({"x": [1.0]}), tmp_path / "g.parquet")
-    with pytest.raises(FeatureFileError, match="expected a column name, got x"):
-        _read_features(tmp_path / "g.parquet")
+    for name, message in (
+        ("f.txt", r".npz, .npy, .parquet, .csv, .tsv, got '.txt'"),
+        ("f.npz", "cannot be read"),
+        ("f.parquet", "cannot be read"),
+        ("f.csv", "cannot be read"),
+        ("g.parquet", "expected a column name, got x"),
+    ):
+        if name.startswith("f"):
+            (tmp_path / name).write_bytes(b"nothing of the kind\0\xff")
+        with pytest.raises(FeatureFileError, match=message):
+            open_features(tmp_path / name)
 
 
 def test_an_index_of_pandas_is_no_feature(tmp_path):
@@ -111,7 +105,7 @@ def test_an_index_of_pandas_is_no_feature(tmp_path):
     table.to_csv(tmp_path / "t.csv", sep=";", index=False)
     table.assign(label=["a"] * 4).to_csv(tmp_path / "l.tsv", sep="\t", index=False)
     for name in ("s.parquet", "named.parquet", "took.parquet", "s.csv", "t.csv", "l.tsv"):
-        read = _read_features(tmp_path / name)
+        read = open_features(tmp_path / name)
         np.testing.assert_allclose(read.take(NAMES), VALUES, rtol=1e-6, err_msg=name)
     assert read.notes == ("features are of 3 columns (f0, f1, f2); left out: label.",)
 
@@ -124,7 +118,7 @@ def test_a_column_of_another_kind_is_refused(tmp_path, column):
     table = pd.DataFrame(VALUES, columns=["f0", "f1", "f2"]).assign(name=NAMES, **column)
     table.to_parquet(tmp_path / "f.parquet")
     with pytest.raises(FeatureFileError, match=f"got the column {next(iter(column))}, which is"):
-        _read_features(tmp_path / "f.parquet")
+        open_features(tmp_path / "f.parquet")
     # Where names have no pattern, a column that counts the rows is still none.
     by_hand = table.rename(columns={"f0": "hue", "f1": "size", "f2": "weight"})
     if "index" in column:
@@ -136,16 +130,21 @@ def test_features_from_memory_are_those_of_a_file(tmp_path, given):
     table = pd.DataFrame(VALUES, columns=["f0", "f1", "f2"])
     np.save(tmp_path / "f.npy", VALUES)
     (tmp_path / "f.txt").write_text("\n".join(NAMES) + "\n")
-    tk.Embeddings(NAMES, VALUES, "l2", [None] * 4).write(tmp_path / "f.csv")
+    written = tmp_path / "written"
+    written.mkdir()
+    for suffix in (".csv", ".npz", ".parquet"):
+        tk.Embeddings(NAMES, VALUES, "l2", [None] * 4).write(written / f"f{suffix}")
     for form in (
         tmp_path / "f.npy",
-        str(tmp_path / "f.csv"),
+        str(written / "f.csv"),
         dict(zip(NAMES, VALUES, strict=True)),
         table.assign(name=NAMES),
         table.set_axis(NAMES),
         pd.DataFrame({"image": NAMES, "vector": list(VALUES)}),
         (NAMES, VALUES.astype(np.float64)),
         tk.Embeddings(NAMES, VALUES, "cosine", [None] * len(NAMES)),
+        written / "f.npz",
+        written / "f.parquet",
         given,
     ):
         opened = open_features(form)
@@ -170,19 +169,16 @@ def test_what_float32_cannot_hold_is_refused(tmp_path, value, message):
     values = VALUES.astype(np.float64)
     values[1] = value
     with pytest.raises(FeatureFileError, match=message):
-        _read_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=values))
+        open_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=values))
     table = pd.DataFrame(values, columns=["f0", "f1", "f2"]).assign(name=NAMES)
     table.to_csv(tmp_path / "f.csv", index=False)
     with pytest.raises(FeatureFileError, match=message):
-        _read_features(tmp_path / "f.csv")
+        open_features(tmp_path / "f.csv")
 
 
 @pytest.fixture
 def run(tripletkit):
-    def run(*arguments, code=0):
-        return tripletkit(*arguments, code=code)
-
-    return run
+    return lambda *words, code=0: tripletkit(*words, code=code)
 
 
 @pytest.fixture
@@ -250,19 +246,16 @@ def test_a_model_of_given_features_alone_from_python(vectors, toy_competition):
     assert (found["query"] != found["name"]).all()
 
 
-def test_images_without_features_are_named(run, vectors, toy_competition, tmp_path):
-    triplets = tmp_path / "t.txt"
-    triplets.write_text("p00.png p01.png nowhere.png\n" * 3)
-    result = run("train", triplets, "-o", tmp_path / "m", "--features", vectors, code=1)
-    assert "nowhere.png: has no features in" in result.stderr
-
-
 def test_what_does_not_go_with_given_features_is_refused(run, vectors, toy_competition, tmp_path):
     data = toy_competition
     train = ["train", data.train, data.images, "-o", tmp_path / "m", "--features", vectors]
     for extra in (["--backbone", "cnn"], ["--depth", "early"], ["--views", "flip"]):
         assert run(*train, *extra, code=2)
     assert "Missing argument 'IMAGES'" in run("train", data.train, code=2).stderr
+    triplets = tmp_path / "t.txt"
+    triplets.write_text("p00.png p01.png nowhere.png\n" * 3)
+    result = run("train", triplets, "-o", tmp_path / "m", "--features", vectors, code=1)
+    assert "nowhere.png: has no features in" in result.stderr
 
 
 @pytest.mark.slow

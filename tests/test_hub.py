@@ -16,6 +16,8 @@ import pytest
 from loopback_hub import COMMIT, LoopbackHub
 from tiny_encoders import build_transformer
 
+from tripletkit import TripletkitError
+
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (tripletkit[hub])")
 TOP = Path(__file__).parents[1]
 REPO = "somebody/tiny-vit"
@@ -159,18 +161,15 @@ def test_a_download_that_breaks_off_or_is_killed_is_taken_up_again(
 
 
 def test_files_are_chosen_by_what_they_see_and_hold():
-    from tripletkit.errors import BackboneError
-    from tripletkit.features.hub import _choose_file
+    from tripletkit.features.onnx_files import _choose_file
 
-    def choose(*names):
-        return _choose_file("a/b", list(names))
-
-    assert (
-        choose("onnx/model_fp16.onnx", "onnx/model.onnx", "onnx/model_q4.onnx") == "onnx/model.onnx"
-    )
-    assert choose("onnx/model_quantized.onnx", "onnx/model_fp16.onnx") == "onnx/model_fp16.onnx"
-    assert choose("onnx/model.onnx", "onnx/vision_model_fp16.onnx") == "onnx/vision_model_fp16.onnx"
-    assert choose("dino.onnx") == "dino.onnx"
-    for names in (("model.safetensors",), ("a.onnx", "b.onnx"), ("model_q4.onnx",)):
-        with pytest.raises(BackboneError, match="expected an ONNX file"):
-            choose(*names)
+    for chosen, *others in (
+        ("onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_q4.onnx"),
+        ("onnx/model_fp16.onnx", "onnx/model_quantized.onnx"),
+        ("onnx/vision_model_fp16.onnx", "onnx/model.onnx"),
+        ("dino.onnx",),
+    ):
+        assert _choose_file("a/b", [*others, chosen]) == chosen
+    for names in (["model.safetensors"], ["a.onnx", "b.onnx"], ["model_q4.onnx"]):
+        with pytest.raises(TripletkitError, match="expected an ONNX file"):
+            _choose_file("a/b", names)

@@ -1,8 +1,13 @@
-"""What an encoder from a file wants done to images: read, told, never guessed."""
+"""What an encoder from a file wants done to images: read, told, never guessed.
+
+The pixels are compared with those of transformers, timm and open_clip where these are installed.
+"""
 
 from __future__ import annotations
 
 import json
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +15,9 @@ from PIL import Image
 
 from tripletkit import TripletkitError
 from tripletkit.features.backbones import Preprocessing
-from tripletkit.features.image_processor import (
-    EXAMPLE,
-    find_config,
-    parse_processor,
-    read_processor,
-)
-from tripletkit.features.image_views import _cut_middle
+from tripletkit.features.extract import VIEW_SETS, _read_views
+from tripletkit.features.image_processor import open_processor
+from tripletkit.features.onnx_engine import prepare_pixels
 
 CLIP = {
     "crop_size": {"height": 224, "width": 224},
@@ -32,19 +33,18 @@ CLIP = {
 }
 
 
+def parse(text):
+    return open_processor(Path("m.onnx"), text)
+
+
 def read(tmp_path, **changes):
     config = {key: value for key, value in (CLIP | changes).items() if value is not None}
-    path = tmp_path / "preprocessor_config.json"
-    path.write_text(json.dumps(config))
-    return read_processor(path)
-
-
-def approximately(how):
-    return pytest.approx(how.mean), pytest.approx(how.divisor)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    return open_processor(tmp_path / "m.onnx")
 
 
 def test_what_a_user_writes():
-    processor = parse_processor("size=256,resample=Bicubic,mean=0.5,std=0.1:0.2:0.4,crop=224")
+    processor = parse("size=256,resample=Bicubic,mean=0.5,std=0.1:0.2:0.4,crop=224")
     assert processor.input_size_px == 224
     assert processor.layout is None
     how = processor.preprocessing
@@ -53,16 +53,12 @@ def test_what_a_user_writes():
     assert how.divisor == pytest.approx((25.5, 51.0, 102.0))
 
 
-def test_the_example_is_one():
-    assert parse_processor(EXAMPLE).preprocessing.shortest_edge_px == 224
-
-
 @pytest.mark.parametrize(
     ("scale", "mean", "divisor"), [("1", 51.0, 25.5), ("255", 0.2, 0.1), ("2", 25.5, 12.75)]
 )
 def test_scale_is_what_255_becomes(scale, mean, divisor):
     """(x / 255 * scale - mean) / deviation."""
-    how = parse_processor(f"size=8,resample=box,mean=0.2,std=0.1,scale={scale}").preprocessing
+    how = parse(f"size=8,resample=box,mean=0.2,std=0.1,scale={scale}").preprocessing
     assert how.mean == pytest.approx((mean,) * 3)
     assert how.divisor == pytest.approx((divisor,) * 3)
 
@@ -91,7 +87,7 @@ def test_scale_is_what_255_becomes(scale, mean, divisor):
 )
 def test_what_is_wrong_or_missing_is_named(text, message):
     with pytest.raises(TripletkitError, match=message):
-        parse_processor(text)
+        parse(text)
 
 
 def test_the_configuration_of_clip(tmp_path):
@@ -167,37 +163,18 @@ def test_what_is_not_known_is_refused(tmp_path, changes, message):
         read(tmp_path, **changes)
 
 
-def test_a_configuration_that_is_not_json_is_refused(tmp_path):
-    path = tmp_path / "preprocessor_config.json"
-    path.write_text("{")
-    with pytest.raises(TripletkitError, match="cannot be read as one"):
-        read_processor(path)
-
-
 def test_the_configuration_is_beside_the_file_or_above_its_folder(tmp_path):
     config = tmp_path / "preprocessor_config.json"
-    config.write_text("{}")
+    config.write_text("{")
     (tmp_path / "onnx").mkdir()
     (tmp_path / "other").mkdir()
-    assert find_config(tmp_path / "model.onnx") == config
-    assert find_config(tmp_path / "onnx" / "model.onnx") == config
-    assert find_config(tmp_path / "other" / "model.onnx") is None
-
-
-@pytest.mark.parametrize("size", [(60, 40), (40, 60), (50, 50), (31, 200)])
-def test_the_middle_is_cut_from_the_image_in_its_own_shape(size):
-    """As Hugging Face does: the shorter side resized, the longer rounded down, then the middle."""
-    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    short, long = min(size), max(size)
-    other = int(32 * long / short)
-    resized = image.resize((32, other) if size[0] <= size[1] else (other, 32), 3)
-    width, height = resized.size
-    left, top = (width - 24) // 2, (height - 24) // 2
-    want = np.asarray(resized)[top : top + 24, left : left + 24]
-    np.testing.assert_array_equal(
-        _cut_middle(image, 24, Preprocessing("bicubic", shortest_edge_px=32)), want
-    )
+    for network in ("model.onnx", "onnx/model.onnx"):
+        with pytest.raises(TripletkitError, match=f"{config}: .*cannot be read as one"):
+            open_processor(tmp_path / network)
+    with pytest.raises(TripletkitError, match=r"expected preprocessor_config\.json") as caught:
+        open_processor(tmp_path / "other" / "model.onnx")
+    example = str(caught.value).partition("preprocess=")[2].rstrip("`")
+    assert parse(example).preprocessing.shortest_edge_px == 224
 
 
 def test_plain_preprocessing_has_the_facts_of_old():
@@ -207,3 +184,138 @@ def test_plain_preprocessing_has_the_facts_of_old():
         "mean": [0.0, 0.0, 0.0],
         "divisor": 1.0,
     }
+
+
+FAMILIES = {
+    "vit": ("ViTImageProcessorPil", {}),
+    "vit-384": ("ViTImageProcessorPil", {"size": 384, "resample": 3}),
+    "siglip": ("SiglipImageProcessorPil", {}),
+    "clip": ("CLIPImageProcessorPil", {}),
+    "clip-336": ("CLIPImageProcessorPil", {"size": 336, "crop_size": 336}),
+    "dinov2": (
+        "BitImageProcessorPil",
+        {"size": {"shortest_edge": 256}, "image_mean": [0.485, 0.456, 0.406]},
+    ),
+    "deit": ("DeiTImageProcessorPil", {}),
+    "levit": ("LevitImageProcessorPil", {}),
+    "convnext": ("ConvNextImageProcessorPil", {"size": {"shortest_edge": 224}}),
+    "convnext-0.95": (
+        "ConvNextImageProcessorPil",
+        {"size": {"shortest_edge": 288}, "crop_pct": 0.95},
+    ),
+    "convnext-384": ("ConvNextImageProcessorPil", {}),
+    "beit": ("BeitImageProcessorPil", {}),
+    "pvt": ("PvtImageProcessorPil", {}),
+    "poolformer": ("PoolFormerImageProcessorPil", {}),
+    "mobilevit": ("MobileViTImageProcessorPil", {"size": {"shortest_edge": 288}}),
+    "mobilenet": ("MobileNetV2ImageProcessorPil", {}),
+    "efficientnet": ("EfficientNetImageProcessorPil", {}),
+    "efficientnet-offset": (
+        "EfficientNetImageProcessorPil",
+        {"rescale_offset": True, "include_top": False, "rescale_factor": 1 / 127.5},
+    ),
+}
+SHAPES = ((300, 200), (257, 641), (120, 120))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    paths = []
+    for width, height in SHAPES:
+        small = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8))
+        paths.append(folder / f"{width}x{height}.png")
+        small.resize((width, height), Image.Resampling.BICUBIC).save(paths[-1])
+    return paths
+
+
+def write_forms(config, folder):
+    """Write a configuration as versions of transformers write it, and yield each folder."""
+    without_defaults = {"image_processor_type": config["image_processor_type"]}
+    with_nulls = dict.fromkeys(("do_center_crop", "crop_size", "resample")) | config
+    forms = {
+        "5": ("processor_config.json", {"image_processor": config, "processor_class": "X"}),
+        "4": ("preprocessor_config.json", config),
+        "fast": (
+            "preprocessor_config.json",
+            with_nulls | {"image_processor_type": config["image_processor_type"] + "Fast"},
+        ),
+        "silent": ("preprocessor_config.json", without_defaults),
+    }
+    for form, (name, content) in forms.items():
+        place = folder / form
+        place.mkdir()
+        (place / name).write_text(json.dumps(content))
+        yield form, place
+
+
+def assert_pixels(place, prepare, photos):
+    processor = open_processor(place / "model.onnx")
+    how, side = processor.preprocessing, processor.input_size_px
+    for photo in photos:
+        want = prepare(Image.open(photo))
+        pixels = _read_views(photo, side, how, VIEW_SETS["original"])
+        got = prepare_pixels(pixels, how)[0].transpose(2, 0, 1)
+        assert got.shape == want.shape, (place.name, photo.name)
+        assert np.abs(got - want).max() < 1e-5, (place.name, photo.name)
+
+
+def prepare_by_transformers(oracle, image):
+    return oracle(image, return_tensors="np")["pixel_values"][0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pixels_are_those_of_transformers(family, photos, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    kind, changes = FAMILIES[family]
+    whole = getattr(transformers, kind)(**changes)
+    config = json.loads(whole.to_json_string())
+    for form, place in write_forms(config, tmp_path):
+        oracle = getattr(transformers, kind)() if form == "silent" else whole
+        if form == "silent" and family == "mobilevit":
+            continue  # It pads by default, which is refused.
+        assert_pixels(place, partial(prepare_by_transformers, oracle), photos)
+
+
+HALVES = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic"}
+SQUASHED = {"input_size": [3, 224, 224], "crop_pct": 1.0, "crop_mode": "squash"}
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "side", "resized_px"),
+    [
+        (
+            "open_clip_config.json",
+            {
+                "model_cfg": {"vision_cfg": {"image_size": 223}},
+                "preprocess_cfg": HALVES | {"resize_mode": "shortest"},
+            },
+            223,
+            223,
+        ),
+        (
+            "config.json",
+            {"pretrained_cfg": HALVES | {"input_size": [3, 223, 223], "crop_pct": 0.9}},
+            223,
+            247,
+        ),
+        ("config.json", {"pretrained_cfg": HALVES | SQUASHED}, 224, None),
+    ],
+)
+def test_pixels_of_open_clip_and_timm_are_those_of_torchvision(
+    photos, tmp_path, name, config, side, resized_px
+):
+    """Their rules as their sources have them: the middle is rounded, a half to the even side."""
+
+    def prepare(image):
+        size = (side, side)
+        if resized_px is not None:
+            size = tuple(int(resized_px * edge / min(image.size)) for edge in image.size)
+        resized = image.resize(size, Image.Resampling.BICUBIC)
+        left, top = (round((edge - side) / 2.0) for edge in size)
+        cut = np.asarray(resized.crop((left, top, left + side, top + side)), np.float32)
+        return ((cut / 255 - 0.5) / 0.25).transpose(2, 0, 1)
+
+    (tmp_path / name).write_text(json.dumps(config))
+    assert_pixels(tmp_path, prepare, photos)

@@ -19,8 +19,8 @@ from tripletkit import TripletkitError
 from tripletkit.data import outputs
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.feature_parts import FeaturePart
+from tripletkit.features.keras_backbones import build_backbone, write_random_weights
 from tripletkit.features.store import FeatureSpace
-from tripletkit.features.weights_files import build_backbone, write_random_weights
 from tripletkit.model import model_folder as artifact
 from tripletkit.model import record as record_module
 from tripletkit.model.heads import build_head

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from plain import DISTANCE_NAMES, pair_distances
-from plain_encoder import write_encoder
+from tiny_encoders import write_encoder
 
 import tripletkit as tk
 from tripletkit.errors import FeatureFileError

@@ -66,7 +66,7 @@ def model(tmp_path, head, tiny_backbone, tiny_weights):
 
 @pytest.fixture
 def encoder(tiny_backbone, tiny_weights, head):
-    return _join_encoder([(tiny_backbone, tiny.build(tiny_weights))], head)
+    return _join_encoder(open_encoder(["tiny"]), [(tiny_backbone, tiny.build(tiny_weights))], head)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Encoders from ONNX files: every common form of input and output, and what is refused."""
+"""Encoders from ONNX files, as people export them, beside a plain loop; or refused."""
 
 from __future__ import annotations
 
@@ -6,28 +6,26 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tiny_encoders
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from tiny_encoders import N_FEATURES, SIDE_PX, add_outputs, export
 
-from tripletkit import open_images
-from tripletkit.errors import (
-    BackboneError,
-    NetworkFileError,
-    SettingsError,
-    WeightsError,
-)
-from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
-from tripletkit.features.exported_networks import load_network_function
-from tripletkit.features.onnx_files import network_sha256, open_network_file
+from tripletkit import TripletkitError, open_images
+from tripletkit.errors import BackboneError, SettingsError
+from tripletkit.features.encoder import open_encoder, open_recorded_encoder
+from tripletkit.features.onnx_engine import open_session, run_network
 from tripletkit.features.store import FeatureStore
 
-HOW = "size=32,resample=bicubic,mean=0.5:0.4:0.3,std=0.2:0.3:0.4"
+SCALES = "mean=0.5:0.4:0.3,std=0.2:0.3:0.4"
+HOW = f"size={SIDE_PX},resample=bicubic,{SCALES}"
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+CLS = {"backbone_output": "last_hidden_state:cls"}
 
 
-def prepared(pixels=PIXELS):
+def scale(pixels):
     return ((pixels / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]).astype(np.float32)
 
 
@@ -38,7 +36,7 @@ def transformer():
 
 @pytest.fixture(scope="module")
 def tokens(transformer):
-    return tiny_encoders.run(transformer, prepared())
+    return tiny_encoders.run(transformer, scale(PIXELS))
 
 
 @pytest.fixture
@@ -46,9 +44,13 @@ def path(transformer, tmp_path):
     return export(transformer, tmp_path / "vit.onnx")
 
 
-def compute(path, tmp_path, **options):
-    source = open_encoder([str(path)], preprocess=options.pop("preprocess", HOW), **options)
-    return load_network_function(source.parts, tmp_path)(PIXELS)
+def open_file(path, preprocess=HOW, **options):
+    return open_encoder([str(path)], preprocess=preprocess, **options)
+
+
+def compute(path, preprocess=HOW, pixels=PIXELS, **options):
+    (function,) = open_file(path, preprocess, **options).network_functions(path.parent)
+    return function(pixels)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +70,7 @@ def compute(path, tmp_path, **options):
     ids=str,
 )
 def test_every_form_of_input_gives_what_a_plain_loop_gives(transformer, tokens, tmp_path, form):
-    path = export(transformer, tmp_path / "vit.onnx", **form)
-    got = compute(path, tmp_path, backbone_output="last_hidden_state:cls")
+    got = compute(export(transformer, tmp_path / "vit.onnx", **form), **CLS)
     tolerance = 1e-2 if form.get("half") else 1e-4
     np.testing.assert_allclose(got, tokens[:, 0], rtol=tolerance, atol=tolerance)
     assert got.dtype == np.float32
@@ -84,14 +85,9 @@ def test_a_layout_that_the_file_does_not_say_is_asked_for(transformer, tokens, t
         shape=("a", "b", "c", "d"),
         image_input="x",
     )
-    with pytest.raises(NetworkFileError, match=r"x \['a', 'b', 'c', 'd'\]. Add layout=nchw or"):
-        open_network_file(path, HOW)
-    got = compute(
-        path,
-        tmp_path,
-        preprocess=f"{HOW},layout={layout}",
-        backbone_output="last_hidden_state:mean",
-    )
+    with pytest.raises(TripletkitError, match=r"x \['a', 'b', 'c', 'd'\]. Add layout=nchw or"):
+        open_file(path)
+    got = compute(path, f"{HOW},layout={layout}", backbone_output="last_hidden_state:mean")
     np.testing.assert_allclose(got, tokens.mean(axis=1), rtol=1e-4, atol=1e-4)
 
 
@@ -105,15 +101,12 @@ def test_a_layout_that_the_file_does_not_say_is_asked_for(transformer, tokens, t
         ({}, "last_hidden_state:cls", ("last_hidden_state", "cls")),
     ],
 )
-def test_the_output_is_found_or_chosen(path, tokens, tmp_path, extra, asked, found):
+def test_the_output_is_found_or_chosen(path, tokens, extra, asked, found):
     add_outputs(path, **extra)
-    encoder = open_network_file(path, HOW, asked)
-    assert (encoder.output, encoder.pooling) == found
-    assert encoder.n_features == N_FEATURES
+    facts = open_file(path, backbone_output=asked).facts
+    assert (facts["output"], facts["pooling"], facts["n_features"]) == (*found, N_FEATURES)
     want = tokens.mean(axis=1) if found[1] == "mean" else tokens[:, 0]
-    np.testing.assert_allclose(
-        compute(path, tmp_path, backbone_output=asked), want, rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(compute(path, backbone_output=asked), want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -128,28 +121,24 @@ def test_the_output_is_found_or_chosen(path, tokens, tmp_path, extra, asked, fou
 )
 def test_an_output_that_is_not_clear_is_asked_for(path, extra, asked, message):
     add_outputs(path, **extra)
-    with pytest.raises(NetworkFileError, match=message):
-        open_network_file(path, HOW, asked)
+    with pytest.raises(TripletkitError, match=message):
+        open_file(path, backbone_output=asked)
 
 
 def test_maps_are_averaged(tmp_path):
     model = tiny_encoders.build_convolutions()
     path = export(model, tmp_path / "conv.onnx")
-    assert open_network_file(path, HOW).output == "image_embeds"
-    want = compute(path, tmp_path)
-    got = compute(path, tmp_path, backbone_output="maps")
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert open_file(path).facts["output"] == "image_embeds"
+    want = compute(path)
+    np.testing.assert_allclose(compute(path, backbone_output="maps"), want, rtol=1e-5, atol=1e-6)
     del model.graph.output[1]
-    encoder = open_network_file(export(model, path), HOW)
-    assert (encoder.output, encoder.pooling) == ("maps", "mean")
+    facts = open_file(export(model, path)).facts
+    assert (facts["output"], facts["pooling"]) == ("maps", "mean")
 
 
-def test_what_is_not_said_is_not_guessed(path):
-    with pytest.raises(NetworkFileError, match=r"expected preprocessor_config.json beside it"):
-        open_network_file(path, None, "last_hidden_state:cls")
-
-
-def test_a_configuration_beside_the_file_is_read(path, tokens, tmp_path):
+def test_a_configuration_beside_the_file_is_read_and_nothing_is_guessed(path, tokens, tmp_path):
+    with pytest.raises(TripletkitError, match=r"expected preprocessor_config.json beside it"):
+        open_file(path, None, **CLS)
     config = {
         "do_resize": True,
         "size": {"height": SIDE_PX, "width": SIDE_PX},
@@ -161,125 +150,64 @@ def test_a_configuration_beside_the_file_is_read(path, tokens, tmp_path):
         "image_std": [0.2, 0.3, 0.4],
     }
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
-    folder = tmp_path / "onnx"
-    folder.mkdir()
-    for place in (path, path.rename(folder / "vit.onnx")):
-        place = place if place.exists() else folder / "vit.onnx"
-        options = {"preprocess": None, "backbone_output": "last_hidden_state:cls"}
-        got = compute(place, tmp_path, **options)
-        np.testing.assert_allclose(got, tokens[:, 0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(compute(path, None, **CLS), tokens[:, 0], rtol=1e-4, atol=1e-4)
+    (tmp_path / "onnx").mkdir()
+    path = path.rename(tmp_path / "onnx" / "vit.onnx")
+    np.testing.assert_allclose(compute(path, None, **CLS), tokens[:, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_an_image_size_that_does_not_fit_is_refused(path):
-    with pytest.raises(NetworkFileError, match=r"images of 48 pixels .nchw. to fit its input"):
-        open_network_file(path, HOW.replace("size=32", "size=48"))
-    with pytest.raises(NetworkFileError, match=r"images of 32 pixels .nhwc. to fit its input"):
-        open_network_file(path, f"{HOW},layout=nhwc")
-    with pytest.raises(BackboneError, match="expected images of 32 pixels"):
-        open_encoder(
-            [str(path)], size_px=64, preprocess=HOW, backbone_output="last_hidden_state:cls"
-        )
-
-
-def write_graph(path, inputs, outputs=(("y", TensorProto.FLOAT, [1, 2]),)):
-    values = [helper.make_tensor_value_info(*value) for value in inputs]
-    results = [helper.make_tensor_value_info(*value) for value in outputs]
-    constant = helper.make_node("ConstantOfShape", ["shape"], [outputs[0][0]], name="constant")
-    sizes = outputs[0][2]
-    shape = helper.make_tensor("shape", TensorProto.INT64, [len(sizes)], sizes)
-    graph = helper.make_graph([constant], "g", values, results, [shape])
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        (
-            [
-                ("input_ids", TensorProto.INT64, ["n", 77]),
-                ("pixel_values", TensorProto.FLOAT, ["n", 3, 32, 32]),
-            ],
-            r"one that wants text too \(input_ids\)",
-        ),
-        ([("x", TensorProto.FLOAT, ["n", 10])], "expected one input, images of floats"),
-        ([("x", TensorProto.INT64, ["n", 3, 32, 32])], "expected one input, images of floats"),
-        ([], "expected one input, .* got none"),
-    ],
-)
-def test_networks_that_want_something_else_are_refused(tmp_path, inputs, message):
-    path = write_graph(tmp_path / "other.onnx", inputs)
-    with pytest.raises(NetworkFileError, match=message):
-        open_network_file(path, HOW)
-
-
-def test_a_network_without_vectors_is_refused(tmp_path):
-    image = ("x", TensorProto.FLOAT, ["n", 3, 32, 32])
-    path = write_graph(tmp_path / "o.onnx", [image], [("y", TensorProto.FLOAT, [1] * 5)])
-    with pytest.raises(NetworkFileError, match="expected an output of vectors, tokens or maps"):
-        open_network_file(path, HOW)
-
-
-@pytest.mark.parametrize("content", [b"", b"no network at all", b"\x89PNG\r\n\x1a\n" * 20])
-def test_a_file_that_is_not_onnx_is_refused(tmp_path, content):
-    path = tmp_path / "x.onnx"
-    path.write_bytes(content)
-    with pytest.raises(NetworkFileError, match=r"x.onnx: expected an ONNX file"):
-        open_network_file(path, HOW)
-    with pytest.raises(BackboneError, match=r"gone.onnx: expected an ONNX file, there is none"):
-        open_encoder([str(tmp_path / "gone.onnx")])
+    for how, options, message in (
+        (HOW.replace("size=32", "size=48"), {}, r"images of 48 pixels .nchw. to fit its input"),
+        (f"{HOW},layout=nhwc", {}, r"images of 32 pixels .nhwc. to fit its input"),
+        (HOW, {"size_px": 64}, "expected images of 32 pixels"),
+    ):
+        with pytest.raises(TripletkitError, match=message):
+            open_file(path, how, **CLS, **options)
 
 
 def test_data_in_other_files_is_part_of_the_identity(transformer, tmp_path):
     path = export(transformer, tmp_path / "vit.onnx", external=True)
-    before = network_sha256(path)
+    before = open_file(path, **CLS).fingerprint
     data = tmp_path / "weights.bin"
     content = bytearray(data.read_bytes())
     content[100] ^= 1
     data.write_bytes(content)
-    assert network_sha256(path) != before
+    assert open_file(path, **CLS).fingerprint != before
     data.unlink()
-    with pytest.raises(NetworkFileError, match=r"expected its data in weights.bin beside it"):
-        open_network_file(path, HOW)
+    with pytest.raises(TripletkitError, match=r"expected its data in weights.bin beside it"):
+        open_file(path)
 
 
-@pytest.fixture
-def load(toy_competition, tmp_path):
-    def load(source):
-        names = [f"p{number:02}.png" for number in range(10)]
-        files = open_images(toy_competition.images, names)
+def test_stored_features_need_no_file(path, toy_competition, tmp_path):
+    images = open_images(toy_competition.images, [f"p{number:02}.png" for number in range(10)])
+
+    def load(encoder):
         with FeatureStore(tmp_path / "store") as store:
-            return source.load(files, store)
+            return encoder.load(images, store)
 
-    return load
-
-
-def test_stored_features_need_no_file(path, load, tmp_path):
-    source = open_encoder([str(path)], preprocess=HOW, backbone_output="last_hidden_state:cls")
+    source = open_file(path, **CLS)
     features = load(source).features
     assert np.isfinite(features).all()
-    record = EncoderRecord(**json.loads(json.dumps(source.record._asdict())))
-    again = open_recorded_encoder(record, tmp_path / "m")
+    record = (json.loads(json.dumps(source.facts)), source.weights_files, source.n_features)
+    again = open_recorded_encoder(*record, tmp_path / "m")
     assert again.facts == source.facts
     assert again.parts[0].backbone == source.parts[0].backbone
     moved = path.rename(tmp_path / "moved.onnx")
     np.testing.assert_array_equal(load(again).features, features)
     assert load(again).n_computed == 0
     # The same file under another name is the same encoder.
-    renamed = open_encoder([str(moved)], preprocess=HOW, backbone_output="last_hidden_state:cls")
-    assert renamed.fingerprint == source.fingerprint
-    assert (
-        open_recorded_encoder(record, tmp_path / "m", weights={None: moved}).parts[0].find_weights()
-    )
+    assert open_file(moved, **CLS).fingerprint == source.fingerprint
+    (part,) = open_recorded_encoder(*record, tmp_path / "m", weights={None: moved}).parts
+    assert part.find_weights() == moved
     moved.write_bytes(moved.read_bytes() + b"\n")
-    with pytest.raises((WeightsError, NetworkFileError)):
-        open_recorded_encoder(record, tmp_path / "m", weights={None: moved}).parts[0].find_weights()
+    with pytest.raises(TripletkitError):
+        part.find_weights()
 
 
 def test_every_fact_makes_other_features(path):
     facts = {
-        open_encoder([str(path)], preprocess=how, backbone_output=output).fingerprint
+        open_file(path, how, backbone_output=output).fingerprint
         for how in (
             HOW,
             HOW.replace("bicubic", "bilinear"),
@@ -293,14 +221,273 @@ def test_every_fact_makes_other_features(path):
     assert len(facts) == 12
 
 
-def test_crops_of_an_encoder_that_crops_itself_are_refused(path):
+def test_what_does_not_go_together_is_refused(path, tiny_backbone, tmp_path):
     how = HOW.replace("size=32", "size=40,crop=32")
-    options = {"preprocess": how, "backbone_output": "last_hidden_state:cls"}
-    open_encoder([str(path)], views=["flip"], **options)
+    open_file(path, how, views=["flip"], **CLS)
     with pytest.raises(SettingsError, match="its preprocessing cuts the middle itself"):
-        open_encoder([str(path)], views=["five-crop"], **options)
-
-
-def test_what_is_for_files_is_refused_for_registered_backbones(tiny_backbone):
+        open_file(path, how, views=["five-crop"], **CLS)
     with pytest.raises(SettingsError, match="are for encoders from ONNX files"):
         open_encoder(["tiny"], preprocess=HOW)
+    with pytest.raises(BackboneError, match=r"gone.onnx: expected an ONNX file, there is none"):
+        open_file(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"no network at all", b"\x89PNG\r\n\x1a\n" * 20])
+def test_a_file_that_is_not_onnx_is_refused(tmp_path, content):
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(TripletkitError, match=r"x.onnx: expected an ONNX file"):
+        open_file(tmp_path / "x.onnx")
+
+
+SMALL = f"size=56,resample=bicubic,{SCALES}"
+WIDTH, N = 16, 12
+SMALL_PIXELS = np.random.default_rng(1).integers(0, 256, (5, 56, 56, 3), dtype=np.uint8)
+
+
+def node(kind, inputs, outputs, **attributes):
+    return helper.make_node(kind, inputs, outputs, **attributes)
+
+
+def write(
+    path,
+    *,
+    kind=TensorProto.FLOAT,
+    shape=("n", 3, "h", "w"),
+    first=(),
+    last=(),
+    output="pooler_output",
+    further=(),
+    inputs=(),
+    rank=2,
+    **values,
+):
+    """Write patches, a sum over them and a matrix: `(n, 3, h, w)` -> `(n, 12)`.
+
+    Args:
+        first, last: nodes from `x` to `pixels`, and from `pooled` to the output.
+        further: nodes and outputs beside.
+        inputs: further ones, or None for none at all.
+        rank: of the output.
+        values: constants of these.
+    """
+    rng = np.random.default_rng(7)
+    constants = {
+        "patches": (rng.standard_normal((WIDTH, 3, 14, 14)) * 0.05).astype("f4"),
+        "out": rng.standard_normal((WIDTH, N)).astype("f4"),
+        "places": np.array([2, 3]),
+        **values,
+    }
+    nodes = [
+        *(first or [node("Identity", ["x"], ["pixels"])]),
+        node("Conv", ["pixels", "patches"], ["maps"], strides=[14, 14]),
+        node("Relu", ["maps"], ["active"]),
+        node("ReduceMean", ["active", "places"], ["mean"], keepdims=0),
+        node("MatMul", ["mean", "out"], ["pooled"]),
+        *(last or [node("Identity", ["pooled"], [output])]),
+        *(node for node, _ in further),
+    ]
+    taken = [helper.make_tensor_value_info(*each) for each in (("x", kind, shape), *inputs)]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        taken,
+        [
+            helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", *[None] * (rank - 1)]),
+            *(value for _, value in further),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def check(path, pixels=SMALL_PIXELS, how=SMALL, *, dtype=np.float32, output=None, sign=1):
+    """Compare with a run image by image, as the file's author would, of pixels already scaled."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    scaled = scale(pixels) if how == SMALL else pixels
+    rows = [
+        session.run(None, {"x": image.transpose(2, 0, 1)[None].astype(dtype)})[0].reshape(-1)
+        for image in scaled
+    ]
+    got = compute(path, how, SMALL_PIXELS, backbone_output=output)
+    np.testing.assert_allclose(got, sign * np.array(rows), rtol=1e-5, atol=1e-6)
+
+
+def test_what_fails_on_several_images_or_mixes_them_is_run_one_by_one(tmp_path):
+    # Fails on two images.
+    reshape = [node("Reshape", ["x", "one"], ["pixels"])]
+    check(write(tmp_path / "written.onnx", first=reshape, one=np.array([1, 3, 56, 56])))
+    # Gives one row for all of them.
+    last = [
+        node("Reshape", ["pooled", "one"], ["tokens"]),
+        node("ReduceMean", ["tokens", "axis"], ["pooler_output"], keepdims=0),
+    ]
+    one, axis = np.array([1, -1, N]), np.array([1])
+    check(write(tmp_path / "row.onnx", last=last, one=one, axis=axis))
+    last = [node("ReduceMean", ["pooled", "axis"], ["pooler_output"], keepdims=1)]
+    check(write(tmp_path / "mean.onnx", last=last, axis=np.array([0])))
+
+
+def test_dynamic_quantisation_is_run_one_by_one(tmp_path):
+    """Its scale is that of a whole batch, so that company would change a vector."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    quantize_dynamic(write(tmp_path / "m.onnx"), tmp_path / "int8.onnx")
+    check(tmp_path / "int8.onnx")
+
+
+def test_whole_pixels_and_scaling_inside(tmp_path):
+    scaling = [
+        node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
+        node("Div", ["float", "full"], ["pixels"]),
+    ]
+    full = np.array(255, "f4")
+    path = write(tmp_path / "u8.onnx", kind=TensorProto.UINT8, first=scaling, full=full)
+    how = "size=56,resample=bicubic"
+    check(path, how=how, dtype=np.uint8)
+    with pytest.raises(TripletkitError, match=r"scales them by itself; leave out mean, std"):
+        open_file(path, SMALL)
+    config = {"size": 56, "image_processor_type": "ViTImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    check(path, how=None, dtype=np.uint8)
+    check(write(tmp_path / "f.onnx", first=scaling, full=full), how=f"{how},scale=255")
+
+
+def test_channels_in_other_orders_and_gray(tmp_path):
+    how = "size=56,resample=bicubic,mean=0,std=1,channels="
+    check(write(tmp_path / "m.onnx"), SMALL_PIXELS[..., ::-1] / 255, f"{how}bgr")
+    joined = [node("Concat", ["x", "x", "x"], ["pixels"], axis=1)]
+    gray = write(tmp_path / "gray.onnx", shape=("n", 1, 56, 56), first=joined)
+    with pytest.raises(TripletkitError, match="channels=gray"):
+        open_file(gray, SMALL)
+    as_gray = [np.asarray(Image.fromarray(image).convert("L")) for image in SMALL_PIXELS]
+    check(gray, np.stack(as_gray)[..., None] / 255, f"{how}gray")
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "why"),
+    [
+        ("Softmax", ["pooled"], "12 numbers between 0 and 1 that sum"),
+        ("LogSoftmax", ["pooled"], "the logarithms of 12 numbers"),
+        ("Sigmoid", ["pooled"], "12 numbers behind a layer Sigmoid"),
+        ("MatMul", ["pooled", "classes"], "1000 numbers, as many as ImageNet has classes"),
+    ],
+)
+def test_the_answer_of_a_classifier_is_taken_only_where_it_is_named(tmp_path, kind, inputs, why):
+    classes = np.random.default_rng(0).standard_normal((N, 1000)).astype("f4")
+    last = [node(kind, inputs, ["y"])]
+    path = write(tmp_path / "c.onnx", output="y", last=last, classes=classes)
+    with pytest.raises(TripletkitError, match=f"classifier's answer, not features: {why}"):
+        open_file(path, SMALL)
+    check(path, output="y")
+
+
+def test_logits_beside_features_are_left(tmp_path):
+    value = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", N])
+    further = [(node("Neg", ["pooled"], ["logits"]), value)]
+    path = write(tmp_path / "two.onnx", output="vector", further=further)
+    check(path)
+    check(path, output="logits", sign=-1)
+
+
+UNREAD = [node("ConstantOfShape", ["sizes"], ["pixels"])]
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (
+            {"inputs": [("input_ids", TensorProto.INT64, ["n", 77])]},
+            r"one that wants text too \(input_ids\)",
+        ),
+        ({"shape": ("n", 10), "first": UNREAD}, "expected one input, images of floats"),
+        ({"kind": TensorProto.INT64, "first": UNREAD}, "expected one input, images of floats"),
+        (
+            {"last": [node("Unsqueeze", ["active", "places"], ["pooler_output"])], "rank": 6},
+            "expected an output of vectors, tokens or maps",
+        ),
+        (
+            {
+                "last": [
+                    node("ReduceMean", ["pooled", "axis"], ["average"], keepdims=1),
+                    node("Sub", ["pooled", "average"], ["pooler_output"]),
+                ]
+            },
+            "other numbers for an image alone than among others",
+        ),
+        (
+            {
+                "last": [
+                    node("RandomNormalLike", ["pooled"], ["noise"], scale=0.01),
+                    node("Add", ["pooled", "noise"], ["pooler_output"]),
+                ]
+            },
+            "other numbers for the same image when it is asked again",
+        ),
+        (
+            {"last": [node("Mul", ["pooled", "none"], ["pooler_output"])]},
+            "same numbers for two different",
+        ),
+        ({"last": [node("Div", ["pooled", "none"], ["pooler_output"])]}, "expected finite numbers"),
+        (
+            {
+                "last": [
+                    node("Reshape", ["active", "rows"], ["flat"]),
+                    node("MatMul", ["flat", "table"], ["pooler_output"]),
+                ]
+            },
+            "shape .1, 3, 56, 56.: .*It may be for images of another size",
+        ),
+        (
+            {
+                "last": [
+                    node("Expand", ["pooled", "wide"], ["huge"]),
+                    node("ReduceMax", ["huge", "axis"], ["pooler_output"], keepdims=0),
+                ]
+            },
+            "takes more memory than there is",
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_no_encoder_of_single_images_is_refused_in_a_line(tmp_path, form, message):
+    """Also one that was exported for images of another size, or takes too much memory."""
+    path = write(
+        tmp_path / "bad.onnx",
+        axis=np.array([0]),
+        sizes=np.array([1, 3, 56, 56]),
+        none=np.array(0, np.float32),
+        rows=np.array([0, -1]),
+        table=np.random.default_rng(0).standard_normal((WIDTH * 16 * 16, N)).astype("f4"),
+        wide=np.array([1 << 37, 1, N]),
+        **form,
+    )
+    with pytest.raises(TripletkitError, match=message) as caught:
+        open_file(path, SMALL)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_has_a_bound_in_time(tmp_path):
+    endless = helper.make_graph(
+        [node("Identity", ["go"], ["on"]), node("Add", ["total", "total"], ["more"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("total", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("more", TensorProto.FLOAT, None),
+        ],
+    )
+    path = write(
+        tmp_path / "endless.onnx",
+        last=[node("Loop", ["", "true", "pooled"], ["pooler_output"], body=endless)],
+        true=np.array(True),
+    )
+    image = {"x": np.zeros((1, 3, 56, 56), np.float32)}
+    with pytest.raises(TripletkitError, match=r"endless.onnx: took longer than 0.5 s"):
+        run_network(open_session(path), None, image, str(path), 0.5)

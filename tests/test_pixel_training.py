@@ -13,7 +13,7 @@ from tripletkit.data.decoding import read_pixels
 from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import ImageReadError, ModelFolderError
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.weights_files import build_backbone, write_random_weights
+from tripletkit.features.keras_backbones import build_backbone, write_random_weights
 from tripletkit.model.settings import Settings
 from tripletkit.training.epochs import Checkpoints, keep_best_epoch
 from tripletkit.training.pixel_training import (

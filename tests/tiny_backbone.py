@@ -9,18 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.features.backbones import (
-    BACKBONES,
-    Backbone,
-    Package,
-    Preprocessing,
-    Stage,
-)
+from tripletkit.features.backbones import BACKBONES, Backbone
 
 NAME = "tiny"
 OTHER_NAME = "tiny-other"
@@ -37,8 +31,6 @@ def weights_path() -> Path:
 def build(weights: Path | None, side_px: int = SIDE_PX, name: str = NAME):
     import keras
 
-    from tripletkit.features.weights_files import load_weights_file
-
     image = keras.Input((side_px, side_px, 3))
     x = keras.layers.Conv2D(12, 3, strides=2, use_bias=False, name="stem")(image)
     x = keras.layers.BatchNormalization(name="stem_norm")(x)
@@ -50,7 +42,7 @@ def build(weights: Path | None, side_px: int = SIDE_PX, name: str = NAME):
     x = keras.layers.BatchNormalization(name="last_norm")(x)
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x), name=name)
     if weights is not None:
-        load_weights_file(model, weights)
+        model.load_weights(weights)
     return model
 
 
@@ -75,33 +67,26 @@ def write_weights(path: Path, seed: int = 5) -> None:
     model.save_weights(path)
 
 
-def register() -> Backbone:
-    backbone = Backbone(
-        name=NAME,
-        build=f"{__spec__.name if __spec__ else 'tiny_backbone'}:build",
+def register(name: str = NAME, build: str = "build", **how) -> Backbone:
+    tk.register_backbone(
+        name,
+        f"tiny_backbone:{build}",
         n_features=N_FEATURES,
         input_size_px=SIDE_PX,
-        preprocessing=Preprocessing(mean=(127.5, 127.5, 127.5), divisor=127.5),
-        weights=Package("tiny-weights", "tiny_backbone:weights_path"),
+        weights="tiny_backbone:weights_path",
         licence="MIT",
         paper="none",
         blocks=("stem", "depthwise", "widen|last_norm"),
-        stages=(Stage("stem_relu", 12), Stage("widen", N_FEATURES)),
+        stages={"stem_relu": 12, "widen": N_FEATURES},
+        **({"mean": (127.5, 127.5, 127.5), "divisor": 127.5} | how),
     )
-    BACKBONES.add(backbone)
-    return backbone
+    return BACKBONES[name]
 
 
 def register_other() -> Backbone:
     """Register a second one, which has its images resized in another way."""
-    backbone = replace(
-        BACKBONES[NAME],
-        name=OTHER_NAME,
-        build=BACKBONES[NAME].build.replace(":build", ":build_other"),
-        preprocessing=Preprocessing(resample="bicubic", reverse_channels=True, divisor=255.0),
-    )
-    BACKBONES.add(backbone)
-    return backbone
+    how = {"mean": (0.0, 0.0, 0.0), "divisor": 255.0, "resample": "bicubic"}
+    return register(OTHER_NAME, "build_other", reverse_channels=True, **how)
 
 
 def unregister() -> None:

@@ -10,7 +10,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 SIDE_PX = 32
-N_FEATURES = 12
+N_FEATURES = 16
 
 
 def build_transformer(
@@ -88,7 +88,7 @@ def build_transformer(
 
 
 def build_convolutions() -> onnx.ModelProto:
-    """Return a convolution and its average: `(n, 3, 32, 32)` -> `(n, 12, 16, 16)` and `(n, 12)`."""
+    """Return a convolution and its average: `(n, 3, 32, 32)` -> `(n, 16, 16, 16)` and `(n, 16)`."""
     kernel = np.random.default_rng(4).standard_normal((N_FEATURES, 3, 3, 3)).astype(np.float32)
     nodes = [
         helper.make_node("Conv", ["pixel_values", "kernel"], ["raw"], strides=[2, 2], pads=[1] * 4),
@@ -156,6 +156,12 @@ def export(
     options = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 200}
     onnx.save(made, path, **options if external else {})
     return path
+
+
+def write_encoder(path: Path) -> list[str]:
+    """Write convolutions and return the options of the command line that take them."""
+    how = f"size={SIDE_PX},resample=bilinear,mean=0.5,std=0.5"
+    return ["--backbone", str(export(build_convolutions(), path)), "--preprocess", how]
 
 
 def add_outputs(path: Path, **ranks: int) -> None:

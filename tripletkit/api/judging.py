@@ -41,7 +41,7 @@ from tripletkit.data.outputs import (
 )
 from tripletkit.data.triplets import Triplets, write_triplets
 from tripletkit.errors import ImageNameError, JudgementsError, SettingsError
-from tripletkit.features.feature_parts import BackboneLike, list_backbones
+from tripletkit.features.encoder import BackboneLike, list_backbones
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from tripletkit.api.given import EncoderOptions, PathLike
 from tripletkit.api.models import open_backbones
@@ -13,9 +13,9 @@ from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.data.tables import read_text
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO
+from tripletkit.features.encoder import BackboneLike
 from tripletkit.features.extraction import ExtractionResult, choose_share, extract_dataset
-from tripletkit.features.feature_dataset import DTYPES
-from tripletkit.features.feature_parts import BackboneLike
+from tripletkit.features.given_features import DTYPES
 from tripletkit.progress import Stages, open_stages
 
 
@@ -67,15 +67,10 @@ def extract(
     Outputs().folder(folder)
     if shard is not None:
         opened = choose_share(opened, shard)
-    options: dict[str, Any] = {}
-    if ray:
-        from tripletkit.features.ray_extraction import RayRunner
-
-        options["run"] = RayRunner(None if ray is True else ray, workers)
     encoder = open_backbones(backbone, None, how)
     with open_stages(progress) as stages:
         told = stages("features")
-        return extract_dataset(opened, encoder, folder, dtype, progress=told, **options)
+        return extract_dataset(opened, encoder, folder, dtype, ray, workers, told)
 
 
 def _read_list(images: ImagesLike) -> ImagesLike:

@@ -28,7 +28,7 @@ from tripletkit.data.outputs import Outputs, as_one_run, check_written_folder
 from tripletkit.data.triplets import VotesAs, VotesLike
 from tripletkit.errors import ModelFolderError, SettingsError
 from tripletkit.features.backbones import AUTO
-from tripletkit.features.feature_parts import BackboneLike, list_backbones
+from tripletkit.features.encoder import BackboneLike, list_backbones
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike, open_features
 from tripletkit.model.model_folder import ModelFolder, load_model

@@ -14,9 +14,8 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.api.given import PathLike, as_path
 from tripletkit.features.backbones import BACKBONES, load_plugins, read_facts
-from tripletkit.features.exported_networks import remove_networks
-from tripletkit.features.store import FeatureStore, clear_store, default_folder, find_store
-from tripletkit.features.weights_files import describe_origin, is_ready
+from tripletkit.features.feature_parts import remove_networks
+from tripletkit.features.store import FeatureStore, clear_store, find_store
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.settings import SETTINGS
 from tripletkit.results import Result, Section, Table
@@ -74,11 +73,11 @@ def list_backbones() -> Listing:
     facts = {
         backbone.name: {
             "name": backbone.name,
-            "ready": is_ready(backbone),
+            "ready": backbone.is_ready(),
             "n_features": backbone.n_features,
             "input_size_px": backbone.input_size_px,
             "resize": backbone.preprocessing.resample,
-            "weights": describe_origin(backbone),
+            "weights": backbone.origin,
             "licence": backbone.licence,
             "paper": backbone.paper,
         }
@@ -215,8 +214,7 @@ def clear_cache(cache: PathLike | None = None) -> int:
         How many bytes were freed.
     """
     where = as_path(cache)
-    freed: int = clear_store(where) + remove_networks(where or default_folder())
-    return freed
+    return clear_store(where) + remove_networks(find_store(where)[0].parent)
 
 
 def prune_cache(
@@ -231,11 +229,12 @@ def prune_cache(
         Of how many images features were dropped; None where there is no store.
     """
     where = as_path(cache)
-    if find_store(where)[1] is None:
+    path, size_bytes = find_store(where)
+    if size_bytes is None:
         return None
     with FeatureStore(where) as store:
-        dropped: int = store.prune(unused_days)
-    remove_networks(where or default_folder(), time.time() - unused_days * 86_400)
+        dropped = store.prune(unused_days)
+    remove_networks(path.parent, time.time() - unused_days * 86_400)
     return dropped
 
 

@@ -48,8 +48,7 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.features.backbones import AUTO
-from tripletkit.features.encoder import Encoder
-from tripletkit.features.feature_parts import BackboneLike, list_backbones
+from tripletkit.features.encoder import BackboneLike, Encoder, list_backbones
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike
 from tripletkit.features.store import FeatureStore
@@ -390,7 +389,6 @@ class Model:
             ModelFolderError: if nothing was trained.
             OutputError: if something cannot be written, or would replace something it may not.
         """
-        from tripletkit.features.feature_parts import pixel_inputs
         from tripletkit.model.export import check_export_folder, export_networks, export_onnx
 
         folder = self._need_folder("a backbone alone is not exported")
@@ -399,8 +397,7 @@ class Model:
         paths = (export_onnx if onnx else export_networks)(folder, place, self.encoder, outputs)
         for path in paths:
             logger.info("Wrote %s.", path)
-        backbones = [part.backbone for part in self.encoder.parts]
-        inputs = list(pixel_inputs(backbones, self.encoder.views).values())
+        inputs = list(self.encoder.pixel_inputs.values())
         if len(inputs) > 1:
             logger.info(
                 f"The encoder takes {len(inputs)} inputs: {', '.join(inputs)}. Each is the same "

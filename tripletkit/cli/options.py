@@ -77,12 +77,12 @@ def _read_weights(
 ) -> dict[str | None, Path]:
     """Return the files of `FILE`, or of `NAME=FILE` where NAME is a backbone, by name."""
     from tripletkit.features.backbones import BACKBONES
-    from tripletkit.features.onnx_files import is_network_file
+    from tripletkit.features.onnx_files import is_network_name
 
     weights: dict[str | None, Path] = {}
     for text in given:
         name, is_named, file = text.partition("=")
-        is_named = is_named and (name in BACKBONES or is_network_file(name))
+        is_named = is_named and (name in BACKBONES or is_network_name(name))
         backbone, file = (name, file) if is_named else (None, text)
         path = NAMED_FILE.convert(file, option, context)
         if backbone in weights:
@@ -139,7 +139,7 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
     """Return the option `--backbone` of a command, for one name or several."""
     return click.option(
         "--backbone",
-        callback=_read_names("tripletkit.features.feature_parts:check_backbone_names"),
+        callback=_read_names("tripletkit.features.encoder:check_backbone_names"),
         shell_complete=lambda *given: _complete_backbones(given[-1]),
         metavar="NAME|FILE.onnx|hf:OWNER/NAME[,...]",
         help=help_text,
@@ -154,7 +154,7 @@ def backbone_options(help_text: str, **attributes: Any) -> Decorator:
         weights_option,
         click.option(
             "--views",
-            callback=_read_names("tripletkit.features.image_views:choose_views"),
+            callback=_read_names("tripletkit.features.extract:choose_views"),
             default=defaults.VIEWS,
             metavar="NAME[,NAME...]",
             help="Views of each image to average the features over (test-time augmentation): "

@@ -59,8 +59,7 @@ from tripletkit.data.outputs import (
 from tripletkit.data.text_files import check_encodable
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import JudgementsError
-from tripletkit.features.encoder import open_encoder
-from tripletkit.features.feature_parts import BackboneLike, GivenWeights
+from tripletkit.features.encoder import BackboneLike, GivenWeights, open_encoder
 from tripletkit.features.store import FeatureStore
 from tripletkit.progress import Progress
 from tripletkit.results import Result, Section

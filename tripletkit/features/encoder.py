@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,26 +20,47 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.images import Images, place_problems
+from tripletkit.data.outputs import note_input
 from tripletkit.errors import (
+    BackboneError,
     DataWarning,
     FeatureFileError,
     ImageReadError,
+    SettingsError,
+    WeightsError,
     caution,
     describe_problems,
 )
-from tripletkit.features.backbones import FROM_VECTORS
-from tripletkit.features.exported_networks import load_network_function
-from tripletkit.features.extract import FeatureFunction, extract_features
-from tripletkit.features.feature_parts import (
-    BackboneLike,
-    FeaturePart,
-    GivenWeights,
-    choose_parts,
-    recorded_parts,
+from tripletkit.features.backbones import (
+    ALWAYS_THERE,
+    AUTO,
+    FROM_FILE,
+    FROM_FUNCTION,
+    FROM_VECTORS,
+    Backbone,
+    FeatureFunction,
+    KerasDownload,
+    Stage,
+    get_backbone,
 )
-from tripletkit.features.function_encoder import FunctionEncoder
+from tripletkit.features.extract import (
+    ORIGINAL,
+    Collection,
+    View,
+    choose_views,
+    extract_features,
+    get_view,
+)
+from tripletkit.features.feature_parts import FeaturePart, load_network_function
+from tripletkit.features.function_encoder import FunctionEncoder, open_function, recorded_function
 from tripletkit.features.given_features import FeaturesLike, GivenFeatures, open_features
-from tripletkit.features.image_views import ORIGINAL, View, choose_views, get_view
+from tripletkit.features.onnx_files import (
+    check_network_name,
+    find_network,
+    is_network_name,
+    open_network,
+    recorded_network,
+)
 from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.progress import Progress, no_progress
@@ -47,15 +68,21 @@ from tripletkit.progress import Progress, no_progress
 # Images whose features are in memory at a time: 84 MB of 2,560 numbers.
 ENCODE_PART_IMAGES = 8192
 
+# The weights of a backbone that a model trained too, in its folder.
+BACKBONE_FILE = "backbone.weights.h5"
+
+# Name of a backbone -> the weights file that the user says is its; None stands for the only one.
+GivenWeights = Mapping[str | None, Path]
+
+# A registered name, the path of an ONNX file, a name on the hub, or a function.
+BackboneLike = str | Path | FunctionEncoder
+
+# What `auto` takes where it can.
+_PREFERRED = "resnet50"
+# Name of a depth -> (with the last features, with those of the earlier stages).
+_DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
+
 logger = logging.getLogger("tripletkit")
-
-
-class EncoderRecord(NamedTuple):
-    """What a model's record says of the encoder that it was trained on."""
-
-    features: Mapping[str, Any]  # see `Encoder.facts`
-    weights_files: Sequence[str | None]  # see `FeaturePart.origin`
-    n_features: int
 
 
 class EncoderHead(NamedTuple):
@@ -64,31 +91,6 @@ class EncoderHead(NamedTuple):
     distance: str  # by which embeddings are compared
     sha256: str  # of all that decides it
     embed: Callable[[np.ndarray], np.ndarray]  # (n, n_features) -> (n, n_dims), both float32
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Features of named images; two names of one content are one image."""
-
-    features: np.ndarray  # (n_names, n_features) float32; NaN where an image is missing or broken
-    problems: dict[int, str]  # index of a name -> what is wrong with it, for those
-    n_computed: int = 0  # images that a backbone had to look at
-    n_stored: int = 0
-
-    def is_usable(self) -> np.ndarray:
-        """Return `(n_images,)` bool: the image has features."""
-        return np.isfinite(self.features[:, 0])
-
-
-@dataclass
-class _Found:
-    problems: dict[int, str]
-    usable: set[bytes] = field(default_factory=set)
-    computed: set[bytes] = field(default_factory=set)
-
-    @property
-    def n_stored(self) -> int:
-        return len(self.usable - self.computed)
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,22 @@ class Encoder:
         return [tuple(parts) for _, parts in by_network]
 
     @property
+    def pixel_inputs(self) -> dict[tuple[int, str], str]:
+        """In which forms an image is needed, and what inputs of a network are called.
+
+        That is (side in pixels, filter that resizes) -> name: `pixels` for a single form, else like
+        `pixels_224px_bilinear`.
+        """
+        forms = dict.fromkeys(
+            (view.resized_px(part.backbone.input_size_px), part.backbone.preprocessing.resample)
+            for part in self.parts
+            for view in self.views
+        )
+        if len(forms) == 1:
+            return dict.fromkeys(forms, "pixels")
+        return {(side, resample): f"pixels_{side}px_{resample}" for side, resample in forms}
+
+    @property
     def columns(self) -> dict[str, slice]:
         """Which features come from what, as in `resnet50` or `resnet50:conv3_block4_out`."""
         if self.is_given:
@@ -160,10 +178,9 @@ class Encoder:
         }
 
     @property
-    def record(self) -> EncoderRecord:
-        """What a model's record keeps of it, from which `open_recorded_encoder` makes it again."""
-        origins = [part.origin for part in self.parts]
-        return EncoderRecord(dict(self.facts), origins, self.n_features)
+    def weights_files(self) -> list[str | None]:
+        """What a model's record says of each part's weights; see `FeaturePart.origin`."""
+        return [part.origin for part in self.parts]
 
     @property
     def distance(self) -> str:
@@ -191,20 +208,11 @@ class Encoder:
         progress: Progress | None = None,
         tell: bool = True,
     ) -> np.ndarray:
-        """Return the vectors of images.
+        """Return the vectors of images: `(n_images, n_dims)` float32, in the order of the names.
 
-        Args:
-            images: from `open_images`.
-            store: where features are kept.
-            progress: told (done, total) in images.
-            tell: say how many were computed, and warn of what is left out.
-        Returns:
-            `(n_images, n_dims)` float32, in the order of the names; a row of NaN where an image is
-            missing or broken.
-        Raises:
-            ImageReadError: if an image cannot be read, unless `images` leave bad ones out. All
-                readable ones are in the store by then.
-            FeatureFileError: if an image has no vector among those made elsewhere.
+        A row of NaN stands where an image is missing or broken, if `images` leave bad ones out;
+        else that is an error, and all readable ones are in the store by then. With `tell` it is
+        said how many were computed and what is left out.
         """
         chunks = self.encode_in_chunks(images, store, progress=progress, tell=tell)
         return _gather(chunks, len(images.names))
@@ -218,7 +226,7 @@ class Encoder:
         tell: bool = True,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, vectors) of some thousand images at a time; see `encode`."""
-        found = _Found(dict(images.problems))
+        found = Collection(dict(images.problems))
         for start, features in self._load(images, store, found, progress):
             yield start, self.embed(features)
         self._finish(images, found, tell=tell)
@@ -237,24 +245,21 @@ class Encoder:
         functions: Sequence[FeatureFunction] | None = None,
     ) -> Collection:
         """Return the features of images, by functions of the networks that may be made already."""
-        found = _Found(dict(images.problems))
+        found = Collection(dict(images.problems))
         chunks = self._load(images, store, found, progress, functions)
-        features = _gather(chunks, len(images.names))
+        found.features = _gather(chunks, len(images.names))
         self._finish(images, found, tell=tell)
-        return Collection(features, found.problems, len(found.computed), found.n_stored)
+        return found
 
     def network_functions(self, folder: Path) -> list[FeatureFunction]:
-        """Return the function of each network, loaded when it is first called.
-
-        In the folder networks are kept that are written on first use.
-        """
-        return [_load_late(parts, folder) for parts in self.networks]
+        """Return the function of each network; those written on first use are kept in a folder."""
+        return [load_network_function(parts, folder) for parts in self.networks]
 
     def _load(
         self,
         images: Images,
         store: FeatureStore,
-        found: _Found,
+        found: Collection,
         progress: Progress | None,
         functions: Sequence[FeatureFunction] | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
@@ -281,17 +286,16 @@ class Encoder:
                     paths, parts[0].backbone, spaces, store, function, told, self.views, contents
                 )
                 ends = np.cumsum([part.n_features for part in parts])[:-1]
-                of_parts += np.split(extracted.values, ends, axis=1)
+                of_parts += np.split(extracted.features, ends, axis=1)
                 found.computed |= extracted.computed
                 for index, why in extracted.problems.items():
                     found.problems[start + index] = why
                     # The next backbone could not read it either.
                     paths[index] = None
-            pairs = zip(paths, contents.hashes, strict=True)
-            found.usable |= {content for path, content in pairs if path and content}
+            found.there |= extracted.there
             yield start, self._join(of_parts)
 
-    def _finish(self, images: Images, found: _Found, *, tell: bool) -> None:
+    def _finish(self, images: Images, found: Collection, *, tell: bool) -> None:
         """Refuse images with problems, or warn of them, and say how many were computed."""
         new = {index: why for index, why in found.problems.items() if index not in images.problems}
         images.refuse(new, FeatureFileError if self.is_given else ImageReadError)
@@ -303,7 +307,7 @@ class Encoder:
         if self.is_given:
             logger.info("Features: %s images given.", f"{len(images.names) - n_bad:,}")
             return
-        counts = f"{len(found.computed):,}", f"{found.n_stored:,}"
+        counts = f"{found.n_computed:,}", f"{found.n_stored:,}"
         logger.info("Features: %s images computed, %s from the store.", *counts)
 
     def _join(self, of_parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -319,7 +323,7 @@ class Encoder:
         joined[np.isnan(joined).any(axis=1)] = np.nan
         return joined
 
-    def _take_given(self, images: Images, found: _Found) -> np.ndarray:
+    def _take_given(self, images: Images, found: Collection) -> np.ndarray:
         if self.given is None:
             raise FeatureFileError(
                 "expected the features of these images from a file, because the model was trained "
@@ -330,11 +334,6 @@ class Encoder:
             why = f"{images.names[index]}: has no features in {self.given.source}"
             found.problems.setdefault(index, why)
         return features
-
-
-def _load_late(parts: Sequence[FeaturePart], folder: Path) -> FeatureFunction:
-    load = cache(lambda: load_network_function(parts, folder))
-    return lambda pixels: load()(pixels)
 
 
 def _gather(chunks: Iterator[tuple[int, np.ndarray]], n_images: int) -> np.ndarray:
@@ -363,64 +362,241 @@ def open_encoder(
 ) -> Encoder:
     """Return what the user named: backbones with their weights, or vectors made elsewhere.
 
-    Args:
-        backbones: registered names, ONNX files, functions, each once, or `auto` alone.
-        weights: files to use instead of a backbone's own weights.
-        views: what the features are averaged over, names of `VIEW_SETS`.
-        size_px: side of the images that the backbones take. Defaults to each one's usual.
-        depth: where in the backbones features are taken; a key of `DEPTHS`.
-        preprocess, backbone_output: of ONNX files; see `open_network_file`.
-        features: vectors made elsewhere, instead of all that; see `open_features`.
+    Each backbone stands there once, or `auto` alone; `weights` are files to use instead of their
+    own, `views` names of `VIEW_SETS`. `open_network` says what `preprocess` and `backbone_output`
+    are, `open_features` what `features` may be.
     """
     if features is not None:
         given = open_features(features)
         return Encoder(given=given, n_given=given.values.shape[1])
     chosen = choose_views(views)
-    parts = choose_parts(
-        backbones, weights or {}, chosen, size_px, depth, preprocess, backbone_output
+    check_backbone_names(backbones)
+    names = [name_of(backbone) for backbone in backbones]
+    if (preprocess or backbone_output) and not any(map(is_network_name, names)):
+        raise SettingsError(
+            "preprocess" if preprocess else "backbone_output",
+            "`preprocess` and `backbone_output` are for encoders from ONNX files; registered "
+            "backbones have their own.",
+        )
+    parts: list[FeaturePart] = []
+    files = assign_weights(backbones, weights or {})
+    for backbone, name, file in zip(backbones, names, files, strict=True):
+        if isinstance(backbone, FunctionEncoder):
+            part = _take_function(backbone)
+        elif is_network_name(name):
+            part = FeaturePart.of_file(*open_network(name, preprocess, backbone_output))
+            _check_views(part.backbone, chosen)
+        else:
+            part = _take_registered(name, file, size_px)
+        part.backbone.resized(size_px)
+        parts += [replace(part, stage=stage) for stage in _stages_at(part.backbone, depth)]
+    return Encoder(tuple(parts), chosen)
+
+
+def check_backbone_names(chosen: Sequence[BackboneLike]) -> None:
+    """Refuse names of backbones that are unknown, twice there, or `auto` beside another."""
+    names = [name_of(backbone) for backbone in chosen]
+    for backbone, name in zip(chosen, names, strict=True):
+        if isinstance(backbone, FunctionEncoder):
+            pass
+        elif is_network_name(name):
+            check_network_name(name)
+        elif name != AUTO:
+            get_backbone(name)
+        elif len(names) > 1:
+            raise BackboneError(f'"{AUTO}" chooses one backbone; name each of several.')
+        if names.count(name) > 1:
+            raise BackboneError(f'"{name}" is there twice; each backbone counts once.')
+
+
+def name_of(backbone: BackboneLike) -> str:
+    """Return what an encoder is called."""
+    return backbone.name if isinstance(backbone, FunctionEncoder) else str(backbone)
+
+
+def list_backbones(backbone: BackboneLike | Sequence[BackboneLike]) -> list[BackboneLike]:
+    """Return one encoder, or several, as a list."""
+    if isinstance(backbone, (str, Path, FunctionEncoder)):
+        return [backbone]
+    return list(backbone)
+
+
+def assign_weights(chosen: Sequence[BackboneLike], given: GivenWeights) -> list[Path | None]:
+    """Return the given weights file of each backbone, None where there is none."""
+    names = [name_of(backbone) for backbone in chosen]
+    problem = None
+    if given and AUTO in names:
+        problem = "`weights` needs `backbone`, the network that they are for, not `backbone=auto`."
+    elif None in given and len(set(names)) > 1:
+        problem = (
+            f"`weights={given[None]}`: expected NAME=FILE where there are several backbones "
+            f"({', '.join(names)}), got a file alone."
+        )
+    elif unknown := [name for name in given if name is not None and name not in names]:
+        problem = (
+            f"`weights={unknown[0]}={given[unknown[0]]}`: expected a backbone among "
+            f"{', '.join(names)}."
+        )
+    if problem is not None:
+        raise SettingsError("weights", problem)
+    for file in given.values():
+        note_input(file)
+    return [given.get(name, given.get(None)) for name in names]
+
+
+def _take_function(encoder: FunctionEncoder) -> FeaturePart:
+    backbone = open_function(encoder)
+    reason = (
+        f"{encoder.name}: a function, which is not kept with a model; give it again to encode "
+        "images that are new"
     )
-    return Encoder(parts, chosen)
+    return FeaturePart(backbone, backbone.facts(), partial(_refuse, encoder.name), reason=reason)
+
+
+def _refuse(name: str) -> Path:
+    raise BackboneError(
+        f"{name}: a function runs as it is, it can neither be trained further nor written."
+    )
+
+
+def _take_registered(name: str, weights: Path | None, size_px: int | None) -> FeaturePart:
+    """Return a registered backbone with the weights file that is given, or its own.
+
+    `auto` takes resnet50 where its weights can be had, else efficientnet-lite0.
+    """
+    if name != AUTO:
+        backbone = get_backbone(name).resized(size_px)
+        origin = None if weights is None else str(weights.absolute())
+        return FeaturePart.of_file(backbone, weights or backbone.find_weights(), origin)
+    backbone = get_backbone(_PREFERRED)
+    assert isinstance(backbone.weights, KerasDownload)
+    try:
+        path = backbone.weights.fetch(_PREFERRED)
+        reason = f"{_PREFERRED}: its ImageNet weights are at hand"
+    except BackboneError as error:
+        backbone = get_backbone(ALWAYS_THERE)
+        path = backbone.find_weights()
+        reason = f"{ALWAYS_THERE}: {error}"
+    return FeaturePart.of_file(backbone.resized(size_px), path, reason=reason)
+
+
+def _stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
+    """Return what is taken of a network at a depth; None stands for its last features."""
+    if depth not in _DEPTHS:
+        raise BackboneError(f'expected a depth among {", ".join(_DEPTHS)}, got "{depth}"')
+    with_last, with_early = _DEPTHS[depth]
+    if with_early and not backbone.stages:
+        raise BackboneError(
+            f"{backbone.name}: names no stages, so that it has features of depth last alone, "
+            f"got depth {depth}."
+        )
+    return (None,) * with_last + backbone.stages * with_early
+
+
+def _check_views(encoder: Backbone, views: Sequence[View]) -> None:
+    if encoder.preprocessing.cut_from_px is not None and any(view.place for view in views):
+        raise SettingsError(
+            "views",
+            f"{encoder.name}: expected views of the whole image or its mirror image, because its "
+            "preprocessing cuts the middle itself; got crops.",
+        )
 
 
 def open_recorded_encoder(
-    record: EncoderRecord,
+    facts: Mapping[str, Any],
+    weights_files: Sequence[str | None],
+    n_features: int,
     place: Path,
     *,
     weights: GivenWeights | None = None,
-    own_weights: Path | None = None,
     features: FeaturesLike | None = None,
     functions: Sequence[FunctionEncoder] = (),
     head: EncoderHead | None = None,
 ) -> Encoder:
     """Return what a model in a folder was trained on, with its head.
 
-    Args:
-        weights: where the user says that weights are now. Defaults to where they were at training,
-            then to the backbone's own.
-        own_weights: the weights file in the model folder, where the model trained them too.
-        features: the vectors of the images that are asked of, for a model that was
-            trained on such, or instead of computing them.
-        functions: for a model that was trained on such.
+    Facts, weights files and number of features are what its record says, as `Encoder` has them;
+    `weights` are where the user says that those are now, and `features` are given instead of
+    computing them, or because the model was trained on such.
     """
-    of_vectors = record.features.get("backbone") == FROM_VECTORS
+    of_vectors = facts.get("backbone") == FROM_VECTORS
     if of_vectors and features is None:
-        return Encoder(n_given=record.n_features, head=head)
+        return Encoder(n_given=n_features, head=head)
     if features is not None:
         given = open_features(features)
-        if given.values.shape[1] != record.n_features:
+        if given.values.shape[1] != n_features:
             raise FeatureFileError(
-                f"{given.source}: expected vectors of {record.n_features} numbers, as the model "
+                f"{given.source}: expected vectors of {n_features} numbers, as the model "
                 f"was trained on, got {given.values.shape[1]}."
             )
-        if not of_vectors and given.facts not in (None, record.features):
+        if not of_vectors and given.facts not in (None, facts):
             raise FeatureFileError(
                 f"{given.source}: its features are of another encoder than {place} was trained on."
             )
-        return Encoder(given=given, n_given=record.n_features, head=head)
+        return Encoder(given=given, n_given=n_features, head=head)
     views: tuple[View, ...] = (ORIGINAL,)
-    facts = [record.features]
-    if "parts" in record.features:
-        facts = record.features["parts"]
-        views = tuple(get_view(name) for name in record.features["views"])
-    files = record.weights_files if own_weights is None else [str(own_weights)]
-    return Encoder(recorded_parts(facts, files, place, weights or {}, functions), views, head=head)
+    of_parts: Sequence[Mapping[str, Any]] = [facts]
+    if "parts" in facts:
+        of_parts = facts["parts"]
+        views = tuple(get_view(name) for name in facts["views"])
+    backbones = [
+        _recorded_backbone(of_part, origin, functions)
+        for of_part, origin in zip(of_parts, weights_files, strict=True)
+    ]
+    files = assign_weights([backbone.name for backbone in backbones], weights or {})
+    parts = []
+    for backbone, of_part, origin, file in zip(
+        backbones, of_parts, weights_files, files, strict=True
+    ):
+        find = partial(_find_recorded, backbone, of_part.get("weights_sha256"), place, origin, file)
+        of_network = {key: fact for key, fact in of_part.items() if key != "stage"}
+        stage = _recorded_stage(backbone, of_part)
+        parts.append(FeaturePart(backbone, of_network, find, origin, stage=stage))
+    return Encoder(tuple(parts), views, head=head)
+
+
+def _recorded_backbone(
+    facts: Mapping[str, Any], origin: str | None, functions: Sequence[FunctionEncoder]
+) -> Backbone:
+    if facts["backbone"] == FROM_FUNCTION:
+        return recorded_function(facts, functions)
+    if facts["backbone"] == FROM_FILE:
+        return recorded_network(facts, origin)
+    return get_backbone(facts["backbone"]).resized(facts["input_size_px"])
+
+
+def _recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage | None:
+    if "stage" not in facts:
+        return None
+    layer = facts["stage"]["layer"]
+    stages = {stage.layer: stage for stage in backbone.stages}
+    if layer not in stages:
+        raise BackboneError(
+            f'{backbone.name}: expected a stage among {[*stages]}, got "{layer}". Update '
+            "tripletkit."
+        )
+    return stages[layer]
+
+
+def _find_recorded(
+    backbone: Backbone, sha256: str | None, place: Path, origin: str | None, given: Path | None
+) -> Path:
+    """Return the weights file of a backbone that the model at a place was trained with."""
+    if sha256 is None:
+        return _refuse(backbone.name)
+    if given is not None:
+        path = given
+    elif origin is None:
+        path = backbone.find_weights()
+    elif not (path := find_network(origin)).is_file():
+        raise BackboneError(
+            f"{place}: was trained with the weights file {path}, which is gone. "
+            f"Say where it is now with `weights={backbone.name}=FILE`."
+        )
+    if (got := backbone.hash_weights(path)) != sha256:
+        raise WeightsError(
+            f"{path}: expected the weights that {place} was trained with (sha256 "
+            f"{sha256[:12]}...), got others ({got[:12]}...). Give the right file with "
+            f"`weights={backbone.name}=FILE`."
+        )
+    return path

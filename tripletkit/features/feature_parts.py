@@ -1,65 +1,39 @@
-"""Parts of what images are turned into features by: a backbone with its weights, at a depth.
+"""Networks that give features: backbones with their weights, and the functions that run them.
 
-Chosen by name when features are first asked for, or found again from the record of a model.
+Keras builds a backbone, which is written as ONNX without its preprocessing, checked against Keras
+on random images and on the first that are to be looked at, and kept beside the feature store under
+the hash of all that decides its features. From then on nothing imports TensorFlow. What cannot be
+written, or gives other numbers, is run by TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tripletkit import defaults
-from tripletkit.data.outputs import note_input
-from tripletkit.errors import BackboneError, SettingsError, WeightsError
-from tripletkit.features.backbones import (
-    AUTO,
-    FROM_FILE,
-    FROM_FUNCTION,
-    Backbone,
-    KerasDownload,
-    Stage,
-    get_backbone,
-)
-from tripletkit.features.function_encoder import (
-    FunctionEncoder,
-    open_function,
-    recorded_function,
-)
-from tripletkit.features.hub import PREFIX, check_hub_name, find_on_hub, is_hub_name
-from tripletkit.features.image_views import View
-from tripletkit.features.onnx_files import (
-    OnnxFile,
-    is_network_file,
-    network_sha256,
-    open_network_file,
-    recorded_network_file,
-)
+from tripletkit.data.outputs import open_output, remove_unfinished
+from tripletkit.errors import NetworkFileError, StoreError
+from tripletkit.features.backbones import Backbone, FeatureFunction, Stage, file_sha256
+from tripletkit.features.onnx_engine import make_onnx_function, open_session
 from tripletkit.features.store import FeatureSpace
-from tripletkit.features.weights_files import (
-    ALWAYS_THERE,
-    fetch_weights,
-    file_sha256,
-    find_weights,
-)
 
-# The weights of a backbone that a model trained too, in its folder.
-BACKBONE_FILE = "backbone.weights.h5"
+logger = logging.getLogger("tripletkit")
 
-# Name of a backbone -> the weights file that the user says is its; None stands for the only one.
-GivenWeights = Mapping[str | None, Path]
-
-# A registered name, the path of an ONNX file, or a function.
-BackboneLike = str | Path | FunctionEncoder
-
-# What `auto` takes where it can.
-_PREFERRED = "resnet50"
-# Name of a depth -> (with the last features, with those of the earlier stages).
-_DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
+_FOLDER_NAME = "networks"
+# Increase when graphs are written in another way; older files are then left aside.
+_GRAPH_VERSION = 1
+# Largest difference to Keras, as a share of the largest feature of an image.
+_TOLERANCE = 1e-4
+_N_CHECKED = 4
 
 
 @dataclass(frozen=True)
@@ -88,7 +62,7 @@ class FeaturePart:
         cls, backbone: Backbone, path: Path, origin: str | None = None, reason: str = ""
     ) -> FeaturePart:
         """Return a backbone whose weights are at hand."""
-        facts = {**backbone.facts(), "weights_sha256": _hash_weights(backbone, path)}
+        facts = {**backbone.facts(), "weights_sha256": backbone.hash_weights(path)}
         return cls(backbone, facts, partial(Path, path), origin, reason)
 
     @property
@@ -112,258 +86,127 @@ class FeaturePart:
         return [features] if self.stage is None else np.split(features, 2, axis=1)
 
 
-def choose_parts(
-    chosen: Sequence[BackboneLike],
-    weights: GivenWeights,
-    views: Sequence[View],
-    size_px: int | None,
-    depth: str,
-    preprocess: str | None,
-    backbone_output: str | None,
-) -> tuple[FeaturePart, ...]:
-    """Return the named backbones with their weights; see `open_encoder`."""
-    check_backbone_names(chosen)
-    names = [name_of(backbone) for backbone in chosen]
-    if not any(_is_network(name) for name in names) and (preprocess or backbone_output):
-        raise SettingsError(
-            "preprocess" if preprocess else "backbone_output",
-            "`preprocess` and `backbone_output` are for encoders from ONNX files; registered "
-            "backbones have their own.",
-        )
-    parts: list[FeaturePart] = []
-    for backbone, name, file in zip(chosen, names, assign_weights(chosen, weights), strict=True):
-        if isinstance(backbone, FunctionEncoder):
-            part = _take_function(backbone)
-        elif _is_network(name):
-            part = _take_network(name, preprocess, backbone_output)
-            _check_views(part.backbone, views)
-        else:
-            part = choose_backbone(name, file, size_px)
-        part.backbone.resized(size_px)
-        parts += [replace(part, stage=stage) for stage in _stages_at(part.backbone, depth)]
-    return tuple(parts)
+def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> FeatureFunction:
+    """Return the function from images to the features of some depths of one backbone.
 
-
-def choose_backbone(
-    name: str, weights: Path | None = None, size_px: int | None = None
-) -> FeaturePart:
-    """Return a registered backbone with the weights file that is given, or its own.
-
-    `auto` takes resnet50 where its weights can be had, else efficientnet-lite0.
+    The network is loaded when it is first called.
     """
-    if name != AUTO:
-        backbone = get_backbone(name).resized(size_px)
-        origin = None if weights is None else str(weights.absolute())
-        return FeaturePart.of_file(backbone, weights or find_weights(backbone), origin)
-    backbone = get_backbone(_PREFERRED)
-    assert isinstance(backbone.weights, KerasDownload)
+    loaded: list[FeatureFunction] = []
+
+    def compute(pixels: np.ndarray) -> np.ndarray:
+        if not loaded:
+            loaded.append(_load(parts, store_folder / _FOLDER_NAME, pixels))
+        return loaded[0](pixels)
+
+    return compute
+
+
+def _load(parts: Sequence[FeaturePart], folder: Path, pixels: np.ndarray) -> FeatureFunction:
+    backbone = parts[0].backbone
+    if (function := backbone.open_function(parts[0].find_weights)) is not None:
+        return function
+    weights, key = parts[0].find_weights(), _key(parts)
+    if (kept := _find_kept(folder, key)) is not None:
+        try:
+            return make_onnx_function(open_session(kept), backbone.preprocessing)
+        except NetworkFileError as error:
+            logger.info("%s is made anew: %s", backbone.name, error)
+    from tripletkit.features.keras_backbones import (
+        build_backbone,
+        make_keras_function,
+        take_stages,
+    )
+    from tripletkit.features.onnx_writer import make_onnx_model
+
+    model = take_stages(build_backbone(backbone, weights), [part.stage for part in parts])
+    of_keras = make_keras_function(backbone, model)
     try:
-        path = fetch_weights(_PREFERRED, backbone.weights)
-        reason = f"{_PREFERRED}: its ImageNet weights are at hand"
-    except BackboneError as error:
-        backbone = get_backbone(ALWAYS_THERE)
-        path = find_weights(backbone)
-        reason = f"{ALWAYS_THERE}: {error}"
-    return FeaturePart.of_file(backbone.resized(size_px), path, reason=reason)
+        written = make_onnx_model(model).SerializeToString()
+        function = make_onnx_function(open_session(written), backbone.preprocessing)
+        _check(parts, function, of_keras, pixels)
+    except NetworkFileError as error:
+        logger.warning("%s is run by TensorFlow, not by ONNX Runtime: %s", backbone.name, error)
+        return of_keras
+    _keep(written, folder, key)
+    return function
 
 
-def _take_network(name: str, preprocess: str | None, output: str | None) -> FeaturePart:
-    """Return the encoder of an ONNX file, given by its path or by its name on the hub."""
-    if not is_hub_name(name):
-        path = Path(name)
-        encoder = open_network_file(path, preprocess, output)
-        return FeaturePart.of_file(encoder, path, str(path.absolute()))
-    found = find_on_hub(name)
-    encoder = replace(open_network_file(found.path, preprocess, output), name=found.name)
-    return FeaturePart.of_file(encoder, found.path, found.recorded)
-
-
-def _take_function(encoder: FunctionEncoder) -> FeaturePart:
-    backbone = open_function(encoder)
-    reason = (
-        f"{encoder.name}: a function, which is not kept with a model; give it again to encode "
-        "images that are new"
+def _check(
+    parts: Sequence[FeaturePart],
+    function: FeatureFunction,
+    of_keras: FeatureFunction,
+    pixels: np.ndarray,
+) -> None:
+    """Compare with Keras on images at hand and on random ones."""
+    noise = np.random.default_rng(0).integers(
+        0, 256, (_N_CHECKED, *pixels.shape[1:]), dtype=np.uint8
     )
-    return FeaturePart(backbone, backbone.facts(), partial(_refuse, encoder.name), reason=reason)
+    # They come at once with others, as images will later.
+    images = np.concatenate([noise, pixels])[: len(pixels)]
+    checked = images[: 2 * _N_CHECKED]
+    got, want = function(images)[: len(checked)], of_keras(checked)
+    ends = np.cumsum([part.n_features for part in parts])[:-1]
+    columns = zip(np.split(got, ends, axis=1), np.split(want, ends, axis=1), strict=True)
+    for part, (ours, keras_own) in zip(parts, columns, strict=True):
+        largest = np.abs(keras_own).max(axis=1)
+        differences = np.abs(ours - keras_own).max(axis=1)
+        difference = float(np.max(differences / np.where(largest > 0, largest, 1.0)))
+        if not difference <= _TOLERANCE:
+            raise NetworkFileError(
+                f"{part.backbone.name}: expected the features that Keras gives, got others in "
+                f"{part.facts.get('stage', 'its last features')} (difference "
+                f"{difference:.1e} of the largest)"
+            )
 
 
-def _refuse(name: str) -> Path:
-    raise BackboneError(
-        f"{name}: a function runs as it is, it can neither be trained further nor written."
-    )
+def remove_networks(store_folder: Path, unused_since_s: float | None = None) -> int:
+    """Delete kept networks and what killed runs left, and nothing else; return the bytes freed.
 
-
-def _is_network(name: str) -> bool:
-    return is_hub_name(name) or is_network_file(name)
-
-
-def name_of(backbone: BackboneLike) -> str:
-    """Return what an encoder is called."""
-    return backbone.name if isinstance(backbone, FunctionEncoder) else str(backbone)
-
-
-def list_backbones(backbone: BackboneLike | Sequence[BackboneLike]) -> list[BackboneLike]:
-    """Return one encoder, or several, as a list."""
-    if isinstance(backbone, (str, Path, FunctionEncoder)):
-        return [backbone]
-    return list(backbone)
-
-
-def recorded_parts(
-    facts: Sequence[Mapping[str, Any]],
-    origins: Sequence[str | None],
-    place: Path,
-    given: GivenWeights,
-    functions: Sequence[FunctionEncoder] = (),
-) -> tuple[FeaturePart, ...]:
-    """Return the parts that a model was trained with; see `open_recorded_encoder`."""
-    backbones = [
-        _recorded_backbone(of_part, origin, functions)
-        for of_part, origin in zip(facts, origins, strict=True)
-    ]
-    files = assign_weights([backbone.name for backbone in backbones], given)
-    parts = []
-    for backbone, of_part, origin, file in zip(backbones, facts, origins, files, strict=True):
-        sha256 = of_part.get("weights_sha256")
-        find = partial(_find_recorded, backbone, sha256, place, origin, file)
-        of_network = {key: fact for key, fact in of_part.items() if key != "stage"}
-        stage = _recorded_stage(backbone, of_part)
-        parts.append(FeaturePart(backbone, of_network, find, origin, stage=stage))
-    return tuple(parts)
-
-
-def pixel_inputs(
-    backbones: Sequence[Backbone], views: Sequence[View]
-) -> dict[tuple[int, str], str]:
-    """Return in which forms backbones and views need an image, and what inputs are called.
-
-    That is (side in pixels, filter that resizes) -> name: `pixels` for a single form, else like
-    `pixels_224px_bilinear`.
+    Networks that were used since `unused_since_s` (seconds since 1970) stay.
     """
-    forms = dict.fromkeys(
-        (view.resized_px(backbone.input_size_px), backbone.preprocessing.resample)
-        for backbone in backbones
-        for view in views
-    )
-    if len(forms) == 1:
-        return dict.fromkeys(forms, "pixels")
-    return {(side, resample): f"pixels_{side}px_{resample}" for side, resample in forms}
+    freed = 0
+    remove_unfinished(store_folder / _FOLDER_NAME)
+    for path in filter(_is_kept, (store_folder / _FOLDER_NAME).glob("*.onnx")):
+        try:
+            stat = path.stat()
+            if unused_since_s is None or stat.st_mtime < unused_since_s:
+                path.unlink()
+                freed += stat.st_size
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be deleted: {error.strerror}") from error
+    return freed
 
 
-def check_backbone_names(chosen: Sequence[BackboneLike]) -> None:
-    """Refuse names of backbones that are unknown, twice there, or `auto` beside another."""
-    names = [name_of(backbone) for backbone in chosen]
-    for backbone, name in zip(chosen, names, strict=True):
-        if isinstance(backbone, FunctionEncoder):
-            pass
-        elif is_hub_name(name):
-            check_hub_name(name)
-        elif is_network_file(name):
-            if not Path(name).is_file():
-                raise BackboneError(f"{name}: expected an ONNX file, there is none.")
-        elif name != AUTO:
-            get_backbone(name)
-        elif len(names) > 1:
-            raise BackboneError(f'"{AUTO}" chooses one backbone; name each of several.')
-        if names.count(name) > 1:
-            raise BackboneError(f'"{name}" is there twice; each backbone counts once.')
+def _key(parts: Sequence[FeaturePart]) -> str:
+    facts = {"graph_version": _GRAPH_VERSION, "parts": [part.facts for part in parts]}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def assign_weights(chosen: Sequence[BackboneLike], given: GivenWeights) -> list[Path | None]:
-    """Return the given weights file of each backbone, None where there is none."""
-    names = [name_of(backbone) for backbone in chosen]
-    problem = None
-    if given and AUTO in names:
-        problem = "`weights` needs `backbone`, the network that they are for, not `backbone=auto`."
-    elif None in given and len(set(names)) > 1:
-        problem = (
-            f"`weights={given[None]}`: expected NAME=FILE where there are several backbones "
-            f"({', '.join(names)}), got a file alone."
-        )
-    elif unknown := [name for name in given if name is not None and name not in names]:
-        problem = (
-            f"`weights={unknown[0]}={given[unknown[0]]}`: expected a backbone among "
-            f"{', '.join(names)}."
-        )
-    if problem is not None:
-        raise SettingsError("weights", problem)
-    for file in given.values():
-        note_input(file)
-    return [given.get(name, given.get(None)) for name in names]
+def _find_kept(folder: Path, key: str) -> Path | None:
+    """Return the kept file of a network if it is whole: its name holds the hash of its content."""
+    for path in sorted(folder.glob(f"{key}-*.onnx")):
+        if _is_kept(path):
+            # Pruning goes by when it was used last.
+            os.utime(path)
+            return path
+    return None
 
 
-def _stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
-    """Return what is taken of a network at a depth; None stands for its last features."""
-    if depth not in _DEPTHS:
-        raise BackboneError(f'expected a depth among {", ".join(_DEPTHS)}, got "{depth}"')
-    with_last, with_early = _DEPTHS[depth]
-    if with_early and not backbone.stages:
-        raise BackboneError(
-            f"{backbone.name}: names no stages, so that it has features of depth last alone, "
-            f"got depth {depth}."
-        )
-    return (None,) * with_last + backbone.stages * with_early
+def _is_kept(path: Path) -> bool:
+    """Return whether a file is a network that was kept, and whole: its name holds its hash."""
+    named = re.fullmatch("[0-9a-f]{32}-([0-9a-f]{32})", path.stem)
+    return named is not None and path.is_file() and file_sha256(path).startswith(named[1])
 
 
-def _check_views(encoder: Backbone, views: Sequence[View]) -> None:
-    if encoder.preprocessing.cut_from_px is not None and any(view.place for view in views):
-        raise SettingsError(
-            "views",
-            f"{encoder.name}: expected views of the whole image or its mirror image, because its "
-            "preprocessing cuts the middle itself; got crops.",
-        )
-
-
-def _recorded_backbone(
-    facts: Mapping[str, Any], origin: str | None, functions: Sequence[FunctionEncoder]
-) -> Backbone:
-    if facts["backbone"] == FROM_FUNCTION:
-        return recorded_function(facts, functions)
-    if facts["backbone"] != FROM_FILE:
-        return get_backbone(facts["backbone"]).resized(facts["input_size_px"])
-    if origin is not None and is_hub_name(origin):
-        return recorded_network_file(facts, f"{PREFIX}{check_hub_name(origin)['repo']}")
-    return recorded_network_file(facts, Path(origin or FROM_FILE).name)
-
-
-def _recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage | None:
-    if "stage" not in facts:
-        return None
-    layer = facts["stage"]["layer"]
-    stages = {stage.layer: stage for stage in backbone.stages}
-    if layer not in stages:
-        raise BackboneError(
-            f'{backbone.name}: expected a stage among {[*stages]}, got "{layer}". Update '
-            "tripletkit."
-        )
-    return stages[layer]
-
-
-def _find_recorded(
-    backbone: Backbone, sha256: str | None, place: Path, origin: str | None, given: Path | None
-) -> Path:
-    """Return the weights file of a backbone that the model at a place was trained with."""
-    if sha256 is None:
-        return _refuse(backbone.name)
-    if given is not None:
-        path = given
-    elif origin is None:
-        path = find_weights(backbone)
-    elif is_hub_name(origin):
-        path = find_on_hub(origin).path
-    elif not (path := Path(origin)).is_file():
-        raise BackboneError(
-            f"{place}: was trained with the weights file {path}, which is gone. "
-            f"Say where it is now with `weights={backbone.name}=FILE`."
-        )
-    if (got := _hash_weights(backbone, path)) != sha256:
-        raise WeightsError(
-            f"{path}: expected the weights that {place} was trained with (sha256 "
-            f"{sha256[:12]}...), got others ({got[:12]}...). Give the right file with "
-            f"`weights={backbone.name}=FILE`."
-        )
-    return path
-
-
-def _hash_weights(backbone: Backbone, path: Path) -> str:
-    return network_sha256(path) if isinstance(backbone, OnnxFile) else file_sha256(path)
+def _keep(written: bytes, folder: Path, key: str) -> None:
+    """Keep a network; where that fails it is only made anew the next time."""
+    path = folder / f"{key}-{hashlib.sha256(written).hexdigest()[:32]}.onnx"
+    try:
+        folder.mkdir(exist_ok=True)
+        with open_output(path, "wb") as file:
+            file.write(written)
+    except OSError as error:
+        logger.warning("%s: the network cannot be kept there: %s", folder, error.strerror or error)

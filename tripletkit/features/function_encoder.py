@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -13,9 +14,15 @@ import numpy as np
 
 from tripletkit.data.decoding import PIXELS_VERSION
 from tripletkit.errors import BackboneError, NetworkFileError
-from tripletkit.features.backbones import BACKBONES, FROM_FUNCTION, Backbone, Preprocessing
-from tripletkit.features.encoder_trial import try_encoder
+from tripletkit.features.backbones import (
+    BACKBONES,
+    FROM_FUNCTION,
+    Backbone,
+    FeatureFunction,
+    Preprocessing,
+)
 from tripletkit.features.image_processor import FILTERS, MAX_SIDE_PX
+from tripletkit.features.onnx_files import is_network_name, try_encoder
 
 # For a call of the trial; the first may load a large network.
 _TRIAL_LIMIT_S = 300.0
@@ -54,7 +61,7 @@ class FunctionEncoder:
             value = getattr(self, field_name)
             if not isinstance(value, str) or not value.strip():
                 raise BackboneError(f"`{field_name}`: expected a text, got {value!r}.")
-        if self.name in BACKBONES or self.name.lower().endswith(".onnx"):
+        if self.name in BACKBONES or is_network_name(self.name):
             raise BackboneError(f"`name`: {self.name} is another encoder's, choose a new one.")
         if not callable(self.function):
             raise BackboneError(f"`function`: expected a function, got {self.function!r}.")
@@ -67,7 +74,7 @@ class FunctionEncoder:
 
 
 @dataclass(frozen=True)
-class FunctionBackbone(Backbone):
+class _FunctionBackbone(Backbone):
     """A function in the place of a registered backbone.
 
     Attributes:
@@ -90,8 +97,10 @@ class FunctionBackbone(Backbone):
             "n_features": self.n_features,
         }
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the features of images: `(n, n_features)` float32."""
+    def open_function(self, find_weights: Callable[[], Path]) -> FeatureFunction:
+        return self._compute
+
+    def _compute(self, pixels: np.ndarray) -> np.ndarray:
         if self.function is None:
             raise BackboneError(
                 f'{self.name}: expected the function "{self.name}" of version "{self.version}" '
@@ -106,38 +115,31 @@ class FunctionBackbone(Backbone):
         return found.astype(np.float32)
 
 
-def open_function(encoder: FunctionEncoder) -> FunctionBackbone:
+def open_function(encoder: FunctionEncoder) -> _FunctionBackbone:
     """Return a function as a backbone, once it was tried."""
-    n_features = try_encoder(encoder.name, partial(_call_within, encoder), encoder.size)
-    facts = {
-        "name": encoder.name,
-        "version": encoder.version,
-        "input_size_px": encoder.size,
-        "resample": encoder.resample,
-        "n_features": n_features,
-    }
-    return _make_backbone(facts, encoder.function)
+    return _FunctionBackbone(
+        name=encoder.name,
+        build="",
+        n_features=try_encoder(encoder.name, partial(_call_within, encoder), encoder.size),
+        input_size_px=encoder.size,
+        preprocessing=Preprocessing(resample=encoder.resample),
+        version=encoder.version,
+        function=encoder.function,
+    )
 
 
 def recorded_function(
     facts: Mapping[str, Any], functions: Sequence[FunctionEncoder]
-) -> FunctionBackbone:
+) -> _FunctionBackbone:
     """Return the function that a model was trained on, if it is among those at hand."""
-    backbone = _make_backbone(facts)
+    names = ("name", "version", "input_size_px", "n_features")
+    how = Preprocessing(resample=facts["resample"])
+    backbone = _FunctionBackbone(build="", preprocessing=how, **{key: facts[key] for key in names})
     for given in functions:
         is_same = (given.name, given.version) == (backbone.name, backbone.version)
         if is_same and (opened := open_function(given)) == backbone:
             return opened
     return backbone
-
-
-def _make_backbone(
-    facts: Mapping[str, Any], function: Callable[[np.ndarray], Any] | None = None
-) -> FunctionBackbone:
-    names = ("name", "version", "input_size_px", "n_features")
-    how = Preprocessing(resample=facts["resample"])
-    told = {name: facts[name] for name in names}
-    return FunctionBackbone(build="", preprocessing=how, function=function, **told)
 
 
 def _call_within(encoder: FunctionEncoder, pixels: np.ndarray) -> np.ndarray:
@@ -147,7 +149,7 @@ def _call_within(encoder: FunctionEncoder, pixels: np.ndarray) -> np.ndarray:
     def run() -> None:
         try:
             answer.set_result(_call(encoder.name, encoder.function, pixels))
-        except NetworkFileError as error:
+        except BaseException as error:
             answer.set_exception(error)
 
     Thread(target=run, daemon=True).start()
@@ -166,8 +168,10 @@ def _call(name: str, function: Callable[[np.ndarray], Any], pixels: np.ndarray) 
         if hasattr(found, "detach"):
             found = found.detach().cpu()
         return np.asarray(found)
-    # Whatever a user's function raises ends in one line.
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    # Whatever a user's function raises, even to end Python, ends in one line.
+    except BaseException as error:
         why = " ".join(str(error).split())
         raise NetworkFileError(
             f"{name}: failed on images of shape {pixels.shape}: {type(error).__name__}: {why}"

@@ -1,4 +1,10 @@
-"""Features that were made elsewhere, of anything: names and vectors, from files or from memory."""
+"""Features that were made before, of anything: names and vectors, from files or from memory.
+
+Those of very many images are a Parquet dataset: files of some hundred rows in a folder, with the
+columns `name`, `content` (SHA-256 of the file), `vector` (a list of fixed length), and `problem`
+where an image has none. Files appear whole or not at all, their pages have checksums, and the
+metadata of each says what encoder the vectors are of. Any engine reads them.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +16,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.images import Images, open_images
-from tripletkit.data.outputs import note_input
+from tripletkit.data.images import Images, open_images, thread_pool
+from tripletkit.data.outputs import note_input, open_output
 from tripletkit.data.text_files import unguard_formula
-from tripletkit.errors import FeatureFileError, MissingExtraError
-from tripletkit.features.feature_dataset import (
-    DatasetRows,
-    FeatureDataset,
-    cast_features,
-    import_pyarrow,
-)
-from tripletkit.features.weights_files import file_sha256
+from tripletkit.errors import FeatureFileError, MissingExtraError, StoreError
+from tripletkit.features.backbones import file_sha256
 
 # What the array of an `.npz` file is called, the first that is there.
 _ARRAYS = ("features", "vectors", "embeddings")
@@ -34,6 +35,10 @@ _NAME_COLUMNS = ("name", "image", "path", "file", "filename", "file_name", "imag
 # What pandas calls an index that it writes as a column.
 _INDEX_COLUMN = re.compile(r"__index_level_\d+__|Unnamed: 0|")
 _IN_MEMORY = "the features"
+# How numbers of a dataset are kept.
+DTYPES = ("float32", "float16")
+_ABOUT = b"tripletkit"
+_FORMAT = 1
 _log = logging.getLogger("tripletkit")
 
 
@@ -43,7 +48,7 @@ class GivenFeatures:
 
     names: Sequence[str]  # distinct
     # (n_names, n_features) float32, finite; those of a folder are read when they are asked for.
-    values: np.ndarray | DatasetRows
+    values: np.ndarray | _DatasetRows
     source: str  # the file, or what to call them in messages
     sha256: str  # of the file, or of names and numbers from memory
     notes: tuple[str, ...] = ()  # how they were read, where that is not plain
@@ -103,11 +108,10 @@ FeaturesLike = (
 def open_features(given: FeaturesLike) -> GivenFeatures:
     """Return named vectors, whatever they are given as, and say how they were read.
 
-    - A folder that `extract` wrote.
-    - A path: `.npz` with the arrays `names` (text) and `features` (or `vectors`, `embeddings`), as
-      `embed` writes it; `.parquet` or `.csv` (`.tsv`) with the column `name` and either one column
-      of lists (`vector`, `features`, ...) or columns of numbers; `.npy` with a text file of the
-      same name that ends in `.txt` beside it, a name a line.
+    - A folder that `extract` wrote, or a file: `.npz` with the arrays `names` (text) and `features`
+      (or `vectors`, `embeddings`), as `embed` writes it; `.parquet` or `.csv` (`.tsv`) with the
+      column `name` and either one column of lists (`vector`, `features`, ...) or columns of
+      numbers; `.npy` beside a text file of the same name, `.txt`, with a name a line.
     - A mapping of names to vectors, a table as above (names may be its index), what `Model.embed`
       gives, or a pair of names and an array `(n_names, n_features)`.
     """
@@ -137,11 +141,7 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
 
 def _read_features(path: Path) -> GivenFeatures:
     if path.is_dir():
-        dataset = FeatureDataset(path)
-        left_out = (f"{dataset.n_bad:,} images have no features.",) if dataset.n_bad else ()
-        return GivenFeatures(
-            dataset.names, dataset.rows, str(path), dataset.sha256, left_out, dataset.facts
-        )
+        return _read_dataset(path)
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         raise FeatureFileError(
@@ -172,10 +172,14 @@ def _checked(source: str, names: list[str], values: np.ndarray) -> np.ndarray:
         raise FeatureFileError(f"{source}: expected features, got none")
     if strange := next((name for name in names if not isinstance(name, str) or not name), None):
         raise FeatureFileError(f"{source}: expected names as text, got {strange!r}")
-    if len(set(names)) != len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise FeatureFileError(f'{source}: expected distinct names, got "{twice}" twice')
-    return cast_features(values, np.float32, names, source)
+    _check_distinct(source, names)
+    return _cast_features(values, np.float32, names, source)
+
+
+def _check_distinct(source: str, names: Sequence[str]) -> None:
+    name, n_times = Counter(names).most_common(1)[0]
+    if n_times > 1:
+        raise FeatureFileError(f'{source}: expected distinct names, got "{name}" twice')
 
 
 _Read = tuple[list[str], np.ndarray, tuple[str, ...]]
@@ -257,7 +261,7 @@ def _take_table(source: str, table: pd.DataFrame, indices: set[str]) -> _Read:
         notes = (_describe_columns(lists, left_out),) if left_out else ()
         return names, _stack(source, names, rows), notes
     taken, left_out = _choose_columns(source, others, indices)
-    values = others[taken].to_numpy(dtype=_common_type(others[taken]), na_value=np.nan)
+    values = others[taken].to_numpy(dtype=np.float64, na_value=np.nan)
     return names, values, (_describe_columns(taken, left_out),)
 
 
@@ -309,11 +313,6 @@ def _describe_columns(taken: Sequence[str], left_out: Sequence[str]) -> str:
     return f"{note}; left out: {', '.join(left_out)}." if left_out else f"{note}."
 
 
-def _common_type(table: pd.DataFrame) -> Any:
-    is_single = all(str(dtype).lower() in ("float32", "float16") for dtype in table.dtypes)
-    return np.float32 if is_single else np.float64
-
-
 def _has_lists(column: pd.Series) -> bool:
     first = next((value for value in column if value is not None), None)
     return isinstance(first, (list, tuple, np.ndarray))
@@ -340,8 +339,7 @@ def _stack(source: str, names: list[str], rows: Sequence[np.ndarray | None]) -> 
 
 def _stem(name: str) -> str:
     """Return a name without its extension."""
-    suffix = PurePosixPath(name).suffix
-    return name.removesuffix(suffix) if suffix else name
+    return name.removesuffix(PurePosixPath(name).suffix)
 
 
 _READERS = {
@@ -351,3 +349,241 @@ _READERS = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
 }
+
+
+def _cast_features(values: np.ndarray, dtype: Any, names: Sequence[str], source: str) -> np.ndarray:
+    """Return `(n_names, n_features)` numbers in a smaller type, refusing what it cannot hold.
+
+    That is what is not finite, too large, or too small beside the others of its row.
+    """
+    kind = np.dtype(dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        cast = np.ascontiguousarray(values, dtype=kind)
+    is_given = np.isfinite(values).all(axis=1)
+    is_kept = np.isfinite(cast).all(axis=1)
+    largest = np.abs(values).max(axis=1, initial=0)
+    lost = np.abs(cast.astype(np.float64) - values).max(axis=1, initial=0)
+    is_near = lost <= max(1e-4, 4 * float(np.finfo(kind).eps)) * largest
+    for is_good, what in (
+        (is_given, "finite numbers, {name} has others"),
+        (is_kept, f"numbers that {kind} can hold, {{name}} has larger ones"),
+        (is_near, f"numbers that {kind} can hold, those of {{name}} are too small and would be "
+                  "rounded. Multiply all features by one number"),
+    ):  # fmt: skip
+        if not is_good.all():
+            name = names[int(np.argmin(is_good))]
+            raise FeatureFileError(f"{source}: expected {what.format(name=name)}")
+    return cast
+
+
+def import_pyarrow() -> tuple[ModuleType, ModuleType]:
+    """Return pyarrow and its Parquet part, which are an extra."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            "Parquet files need pyarrow. Run: pip install 'tripletkit[parquet]', or take a name "
+            "that ends in .npz."
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+class DatasetPart(NamedTuple):
+    """One file of a dataset, without its vectors."""
+
+    path: Path
+    names: list[str]
+    contents: list[bytes | None]  # None where a file could not be read
+    problems: list[str | None]  # None where there is a vector
+    about: dict[str, Any]  # see `describe_vectors`
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Write the file once more with some of its rows, and take the old one away."""
+        if rows:
+            _write_table(self.path.parent, _read_columns(self.path, None).take(rows))
+        self.path.unlink()
+
+
+def describe_vectors(features: Mapping[str, Any], n_features: int, dtype: str) -> dict[str, Any]:
+    """Return what vectors of a dataset are: by which encoder, as its `facts`, and how kept."""
+    about = {"format_version": _FORMAT, "features": features}
+    return about | {"n_features": n_features, "dtype": dtype}
+
+
+def list_parts(folder: Path) -> list[DatasetPart]:
+    """Return what is in a dataset; all of one encoder."""
+    import_pyarrow()
+    with thread_pool() as pool:
+        parts = list(pool.map(_read_part, sorted(folder.glob("part-*.parquet"))))
+    for part in parts:
+        if part.about != parts[0].about:
+            raise FeatureFileError(
+                f"{part.path}: expected features of the encoder that the other files there are "
+                "of, got those of another"
+            )
+    return parts
+
+
+def _read_part(path: Path) -> DatasetPart:
+    table = _read_columns(path, ["name", "content", "problem"])
+    about = json.loads(table.schema.metadata[_ABOUT])
+    names, contents, problems = (column.to_pylist() for column in table.columns)
+    return DatasetPart(path, names, contents, problems, about)
+
+
+def _read_vectors(path: Path) -> np.ndarray:
+    """Return all vectors of a file: `(n_rows, n_features)`, NaN where there is none."""
+    vectors = _read_columns(path, ["vector"])["vector"].combine_chunks()
+    values = vectors.values.to_numpy(zero_copy_only=False).astype(np.float32)
+    return values.reshape(len(vectors), vectors.type.list_size)
+
+
+def _read_columns(path: Path, columns: list[str] | None) -> Any:
+    """Return columns of a file that `extract` wrote, all for None, as a table."""
+    _, pq = import_pyarrow()
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_schema(path, file.schema_arrow)
+            return file.read(columns, use_threads=False)
+    except FeatureFileError:
+        raise
+    # pyarrow raises many kinds for damaged files.
+    except Exception as error:
+        raise FeatureFileError(
+            f"{path}: is damaged ({' '.join(str(error).split())}). Take the file away and run "
+            "`extract` again, which makes it anew."
+        ) from error
+
+
+def _check_schema(path: Path, schema: Any) -> None:
+    try:
+        about = json.loads((schema.metadata or {})[_ABOUT])
+        is_known = about["format_version"] == _FORMAT
+        is_whole = schema.remove_metadata().equals(_schema(about)) if is_known else True
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise FeatureFileError(f"{path}: expected a file that `extract` wrote") from error
+    if not is_known:
+        raise FeatureFileError(
+            f"{path}: expected features of format {_FORMAT}, got {about['format_version']}. "
+            "Update tripletkit."
+        )
+    if not is_whole:
+        raise FeatureFileError(
+            f"{path}: expected a file that `extract` wrote, got the columns "
+            + ", ".join(f"{field.name} ({field.type})" for field in schema)
+        )
+
+
+def _schema(about: Mapping[str, Any]) -> Any:
+    pa, _ = import_pyarrow()
+    number = {"float32": pa.float32(), "float16": pa.float16()}[about["dtype"]]
+    return pa.schema(
+        {
+            "name": pa.string(),
+            "content": pa.binary(32),
+            "vector": pa.list_(number, about["n_features"]),
+            "problem": pa.string(),
+        }
+    )
+
+
+def write_part(
+    folder: Path,
+    names: Sequence[str],
+    contents: Sequence[bytes | None],
+    vectors: np.ndarray,
+    problems: Sequence[str | None],
+    about: Mapping[str, Any],
+) -> None:
+    """Write rows as one file, whole or not at all; vectors of rows with a problem do not count."""
+    pa, _ = import_pyarrow()
+    is_bad = np.array([problem is not None for problem in problems], bool)
+    kept = np.where(is_bad[:, None], 0, vectors)
+    values = _cast_features(kept, about["dtype"], names, str(folder))
+    vector = pa.FixedSizeListArray.from_arrays(
+        pa.array(values.ravel()), about["n_features"], mask=pa.array(is_bad)
+    )
+    schema = _schema(about).with_metadata({_ABOUT: _about_bytes(about)})
+    table = pa.table(
+        {"name": names, "content": contents, "vector": vector, "problem": problems}, schema
+    )
+    _write_table(folder, table)
+
+
+def _write_table(folder: Path, table: Any) -> None:
+    _, pq = import_pyarrow()
+    names = _as_bytes(table["name"].to_pylist())
+    path = folder / f"part-{hashlib.sha256(names).hexdigest()[:24]}.parquet"
+    try:
+        with open_output(path, "wb") as file:
+            pq.write_table(
+                table, file, compression="none", use_dictionary=False, write_page_checksum=True
+            )
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: the features cannot be written: {error.strerror or error}. Make room "
+            "there, or choose another folder."
+        ) from error
+
+
+def _read_dataset(folder: Path) -> GivenFeatures:
+    """Return the features in a folder that `extract` wrote."""
+    parts = list_parts(folder)
+    if not parts:
+        raise FeatureFileError(
+            f"{folder}: expected a folder of features as `extract` writes it, there are none"
+        )
+    digest = hashlib.sha256(_about_bytes(parts[0].about))
+    for part in parts:
+        digest.update(_as_bytes(part.names) + b"".join(each or b"\0" for each in part.contents))
+    every = [name for part in parts for name in part.names]
+    _check_distinct(str(folder), every)
+    names = [
+        name
+        for part in parts
+        for name, problem in zip(part.names, part.problems, strict=True)
+        if problem is None
+    ]
+    n_bad = len(every) - len(names)
+    notes = (f"{n_bad:,} images have no features.",) if n_bad else ()
+    facts = parts[0].about["features"]
+    return GivenFeatures(names, _DatasetRows(parts), str(folder), digest.hexdigest(), notes, facts)
+
+
+class _DatasetRows:
+    """Vectors of a dataset, read when they are asked for, some files at a time."""
+
+    def __init__(self, parts: Sequence[DatasetPart]) -> None:
+        is_there = [np.array([each is None for each in part.problems], bool) for part in parts]
+        self._paths = [part.path for part in parts]
+        self._part_of = np.repeat(np.arange(len(parts)), [int(each.sum()) for each in is_there])
+        self._row_of = np.concatenate([np.flatnonzero(each) for each in is_there])
+        self.shape = (len(self._row_of), parts[0].about["n_features"])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return vectors: `(len(rows), n_features)` float32."""
+        found = np.empty((len(rows), self.shape[1]), np.float32)
+        part_of, row_of = self._part_of[rows], self._row_of[rows]
+        order = np.argsort(part_of, kind="stable")
+        asked = np.split(order, np.flatnonzero(np.diff(part_of[order])) + 1)
+
+        def read(places: np.ndarray) -> None:
+            if len(places):
+                path = self._paths[part_of[places[0]]]
+                found[places] = _read_vectors(path)[row_of[places]]
+
+        with thread_pool() as pool:
+            list(pool.map(read, asked))
+        return found
+
+
+def _about_bytes(about: Mapping[str, Any]) -> bytes:
+    return json.dumps(about, sort_keys=True, ensure_ascii=False).encode()
+
+
+def _as_bytes(names: Sequence[str]) -> bytes:
+    return "\n".join(names).encode("utf-8", "surrogateescape")

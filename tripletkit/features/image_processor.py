@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tripletkit.data.outputs import note_input
 from tripletkit.errors import NetworkFileError
@@ -21,7 +22,7 @@ from tripletkit.features.backbones import Preprocessing
 CONFIG_FILE = "preprocessor_config.json"
 # Of transformers from 5 on, of open_clip, and of timm; the first that is there is read.
 CONFIG_FILES = (CONFIG_FILE, "processor_config.json", "open_clip_config.json", "config.json")
-EXAMPLE = "size=224,resample=bicubic,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,crop=224"
+_EXAMPLE = "size=224,resample=bicubic,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,crop=224"
 
 # Pillow's numbers for its filters.
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -50,34 +51,46 @@ def _read_classes() -> dict[str, dict[str, Any]]:
     return {name: {**classes[""], **own} for name, own in classes.items()}
 
 
-@dataclass(frozen=True)
-class ImageProcessor:
+class ImageProcessor(NamedTuple):
     """What is done to images before an encoder."""
 
     input_size_px: int
     preprocessing: Preprocessing
     layout: str | None = None  # nchw, nhwc; None where it is to be seen from the file
 
-    def without_scaling(self) -> ImageProcessor:
-        """Return it for an encoder that takes pixels from 0 to 255 and scales them by itself."""
-        n_channels = 1 if self.preprocessing.is_gray else 3
-        mean, divisor = (0.0,) * n_channels, (1.0,) * n_channels
-        how = replace(self.preprocessing, mean=mean, divisor=divisor)
-        return replace(self, preprocessing=how)
 
+def open_processor(
+    network: Path, text: str | None = None, *, scales: bool = True
+) -> ImageProcessor:
+    """Return what images go through before an ONNX file, from its configuration if not as told.
 
-def parse_processor(text: str, *, scales: bool = True) -> ImageProcessor:
-    """Read what a user wrote, such as `EXAMPLE`; docs/encoders.md says what the keys mean.
-
-    Of an encoder that scales by itself, `mean`, `std` and `scale` have no place.
+    What users write is like `_EXAMPLE`; docs/encoders.md says what the keys mean. Some encoders
+    scale pixels by themselves.
     """
+    if text is not None:
+        processor = _parse(text, scales)
+    elif (config := _find_config(network)) is not None:
+        processor = _read_config(config)
+    else:
+        raise NetworkFileError(
+            f"{network}: expected {CONFIG_FILE} beside it, or to be told what its images go "
+            f"through: `preprocess={_EXAMPLE}`"
+        )
+    if scales:
+        return processor
+    n_channels = 1 if processor.preprocessing.is_gray else 3
+    how = replace(processor.preprocessing, mean=(0.0,) * n_channels, divisor=(1.0,) * n_channels)
+    return processor._replace(preprocessing=how)
+
+
+def _parse(text: str, scales: bool) -> ImageProcessor:
     given: dict[str, str] = {}
     for item in text.split(","):
         key, is_pair, value = (part.strip() for part in item.partition("="))
         if not is_pair or key not in _KEYS or key in given:
             raise NetworkFileError(
                 f"preprocessing: expected each of {', '.join(_KEYS)} once as KEY=VALUE, got "
-                f'"{item}". For example: {EXAMPLE}'
+                f'"{item}". For example: {_EXAMPLE}'
             )
         given[key] = value
     _check_keys(given, scales)
@@ -106,7 +119,7 @@ def _check_keys(given: Mapping[str, str], scales: bool) -> None:
     if missing := [key for key in needed if key not in given]:
         raise NetworkFileError(
             f'preprocessing: expected "{missing[0]}", got only {", ".join(given)}. For example: '
-            f"{EXAMPLE}"
+            f"{_EXAMPLE}"
         )
     if not scales and (extra := [key for key in ("mean", "std", "scale") if key in given]):
         raise NetworkFileError(
@@ -115,27 +128,24 @@ def _check_keys(given: Mapping[str, str], scales: bool) -> None:
         )
 
 
-def find_config(network: Path) -> Path | None:
+def _find_config(network: Path) -> Path | None:
     """Return the first configuration beside a network, or above its folder `onnx`."""
     folders = [network.parent]
     if network.absolute().parent.name == "onnx":
         folders.append(network.absolute().parent.parent)
-    paths = (folder / name for folder in folders for name in CONFIG_FILES)
-    return next((path for path in paths if path.is_file() and _says_what_is_done(path)), None)
+    for path in (folder / name for folder in folders for name in CONFIG_FILES):
+        if path.name == CONFIG_FILE and path.is_file():
+            return path
+        # Others are there for much else, too.
+        with suppress(OSError, ValueError, AttributeError):
+            config = json.loads(path.read_text(encoding="utf-8"))
+            keys = ("image_processor", "preprocess_cfg", "pretrained_cfg")
+            if any(isinstance(config.get(key), dict) for key in keys):
+                return path
+    return None
 
 
-def _says_what_is_done(path: Path) -> bool:
-    if path.name == CONFIG_FILE:
-        return True
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    keys = ("image_processor", "preprocess_cfg", "pretrained_cfg")
-    return isinstance(config, dict) and any(isinstance(config.get(key), dict) for key in keys)
-
-
-def read_processor(path: Path) -> ImageProcessor:
+def _read_config(path: Path) -> ImageProcessor:
     """Read a configuration of transformers, open_clip or timm."""
     note_input(path)
     try:
@@ -152,7 +162,7 @@ def read_processor(path: Path) -> ImageProcessor:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise NetworkFileError(
             f"{path}: expected the configuration of an image processor, cannot be read as one: "
-            f"{error}. Say it with `preprocess={EXAMPLE}`"
+            f"{error}. Say it with `preprocess={_EXAMPLE}`"
         ) from error
 
 

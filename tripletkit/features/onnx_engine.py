@@ -110,7 +110,7 @@ def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if re.search("Available memory of|bad_alloc|Failed to allocate", text):
         return "it takes more memory than there is. Take smaller images."
-    return text.rpartition("Status Message: ")[2]
+    return f"{text.rpartition('Status Message: ')[2]}. It may be for images of another size."
 
 
 @cache
@@ -162,21 +162,25 @@ def make_onnx_function(
     return compute
 
 
-def prepare_pixels(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """Return uint8 RGB images as a backbone was trained on: float32, the same or one channel."""
-    prepared = order_channels(pixels, how).astype(np.float32)
-    prepared -= np.asarray(how.mean, np.float32)
-    prepared /= np.asarray(how.divisor, np.float32)
-    return prepared
+def prepare_pixels(
+    pixels: np.ndarray, how: Preprocessing, dtype: type[np.generic] = np.float32
+) -> np.ndarray:
+    """Return uint8 RGB images as an encoder takes them, of one channel or three.
 
-
-def order_channels(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """Return RGB images with the channels that an encoder takes."""
+    An encoder that takes uint8 scales them by itself.
+    """
     if how.is_gray:
         # Pillow's own weights.
         weighed = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
-        return ((weighed + (1 << 15)) >> 16).astype(np.uint8)[..., None]
-    return pixels[..., ::-1] if how.reverse_channels else pixels
+        pixels = ((weighed + (1 << 15)) >> 16).astype(np.uint8)[..., None]
+    elif how.reverse_channels:
+        pixels = pixels[..., ::-1]
+    if dtype is np.uint8:
+        return pixels
+    prepared = pixels.astype(np.float32)
+    prepared -= np.asarray(how.mean, np.float32)
+    prepared /= np.asarray(how.divisor, np.float32)
+    return prepared
 
 
 def _count_threads() -> int:

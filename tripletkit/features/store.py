@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import sqlite3
 import time
@@ -18,7 +17,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,8 +31,7 @@ from tripletkit.errors import DataWarning, StoreError, caution
 FILE_NAME = "features.sqlite3"
 # Written into the head of the file, which says whose it is even where the rest is damaged.
 _APPLICATION_ID = 0x54726B46
-# Increase when the tables change; an older tripletkit then refuses the store, a newer one makes
-# it anew.
+# Increase when the tables change; stores of other versions are refused.
 _VERSION = 3
 _SCHEMA = """
 CREATE TABLE spaces (
@@ -72,9 +69,6 @@ _TROUBLES = (
         "Wait until that is done",
     ),
 )
-_LAST_MOMENT_S = 253_370_764_800  # the year 9999, in every time zone
-
-_log = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True)
@@ -100,17 +94,14 @@ class FeatureStore:
     Use it as a context manager. Every write is one transaction: whole or not at all. What is
     written to a store that only can be read is let go.
 
-    Args:
-        folder: where the store is, made if missing; refused among inputs or in a model folder.
-            Defaults to `default_folder()`.
-        in_memory: keep nothing on disk; networks that are written on first use go to the folder.
-    Raises:
-        StoreError: if it cannot be opened, is no store, or is from a newer tripletkit.
+    The folder is made if missing, and refused among inputs or in a model folder. In memory nothing
+    is kept on disk, but networks that are written on first use go to the folder. `StoreError` is
+    raised where the store cannot be opened, is none, or is one of another version.
     """
 
     def __init__(self, folder: Path | None = None, *, in_memory: bool = False) -> None:
-        self.folder = folder or default_folder()
-        self.path = self.folder / FILE_NAME
+        self.path, _ = find_store(folder)
+        self.folder = self.path.parent
         if in_memory:
             self._database = _connect(":memory:", self.path)
             return
@@ -129,7 +120,7 @@ class FeatureStore:
             except sqlite3.OperationalError as error:
                 if _code(error) not in _NO_RIGHT or not self.path.is_file():
                     raise
-                # Of an older version, or left by a killed writer, where nobody can mend it.
+                # Left by a killed writer, where nobody can mend it.
                 self._database = _connect(":memory:", self.path)
                 self._can_write = False
                 self._warn_of_no_right()
@@ -247,12 +238,12 @@ class FeatureStore:
                 "view": str(facts.get("view", "original")),
                 "n_images": n_images,
                 "size_bytes": size_bytes or 0,
-                "last_used": _show_date(last_used_s),
+                "last_used": last_used or "(damaged)",
             }
-            for text, fingerprint, last_used_s, n_images, size_bytes in self._select(
+            for text, fingerprint, last_used, n_images, size_bytes in self._select(
                 "SELECT CAST(facts AS BLOB), CAST(fingerprint AS BLOB), "
-                "CAST(last_used_s AS INTEGER) AS used, COUNT(content), SUM(LENGTH(vector)) "
-                "FROM spaces LEFT JOIN features ON space = id GROUP BY id ORDER BY used DESC"
+                "DATE(last_used_s, 'unixepoch', 'localtime'), COUNT(content), SUM(LENGTH(vector)) "
+                "FROM spaces LEFT JOIN features ON space = id GROUP BY id ORDER BY last_used_s DESC"
             )
             for facts in [_read_facts(text, fingerprint)]
         ]
@@ -338,22 +329,18 @@ class FeatureStore:
             raise StoreError(f"{self.path}: {_explain(error)}") from error
 
 
-def default_folder() -> Path:
-    """Return the folder of the store: `TRIPLETKIT_CACHE`, else the user's cache folder."""
-    chosen = os.environ.get(defaults.CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("tripletkit"))
-
-
 def find_store(folder: Path | None = None) -> tuple[Path, int | None]:
     """Return the file that holds a store, and its bytes; None where there is none."""
-    path = (folder or default_folder()) / FILE_NAME
+    chosen = os.environ.get(defaults.CACHE_VARIABLE) or platformdirs.user_cache_dir("tripletkit")
+    path = (folder or Path(chosen)) / FILE_NAME
     return path, path.stat().st_size if path.is_file() else None
 
 
 def clear_store(folder: Path | None = None) -> int:
     """Empty the store, beside other processes that use it too; return how many bytes that freed.
 
-    Where that cannot be done its file is deleted, if its head says that it is one of ours.
+    Where that cannot be done, or it is of another version, its file is deleted, if its head says
+    that it is one of ours.
     """
     path, size_bytes = find_store(folder)
     if size_bytes is None:
@@ -364,9 +351,8 @@ def clear_store(folder: Path | None = None) -> int:
         return max(size_bytes - path.stat().st_size, 0)
     except StoreError as error:
         cause = error.__cause__
-        if not isinstance(cause, sqlite3.Error) or not _is_own(path):
-            raise
-        if _code(cause) not in (*_DAMAGED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        broken = (*_DAMAGED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+        if not _is_own(path) or (isinstance(cause, sqlite3.Error) and _code(cause) not in broken):
             raise
         try:
             path.unlink()
@@ -395,17 +381,20 @@ def file_stamp(stat: os.stat_result) -> tuple[int, int]:
 
 
 def _connect(place: Path | str, path: Path) -> sqlite3.Connection:
-    """Return a database with our tables, those of an older version made anew."""
+    """Return a database with our tables."""
     database = sqlite3.connect(place, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
     try:
         database.execute("PRAGMA synchronous = NORMAL")
-        if _check_version(database, path) != _VERSION:
+        if _is_empty(database, path):
             # The file shrinks by itself when rows go.
             database.execute("PRAGMA auto_vacuum = FULL")
             database.execute("BEGIN IMMEDIATE")
             # Another process may have made them while this one waited.
-            if (version := _check_version(database, path)) != _VERSION:
-                _make_tables(database, path, version)
+            if _is_empty(database, path):
+                for statement in _SCHEMA.split(";"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                database.execute(f"PRAGMA user_version = {_VERSION}")
             database.execute("COMMIT")
     except BaseException:
         database.close()
@@ -413,39 +402,22 @@ def _connect(place: Path | str, path: Path) -> sqlite3.Connection:
     return database
 
 
-def _check_version(database: sqlite3.Connection, path: Path) -> int:
-    """Return the version of a store, 0 for a database that is empty."""
+def _is_empty(database: sqlite3.Connection, path: Path) -> bool:
+    """Return whether a database has no tables yet; refuse one that is no store of this version."""
     (owner,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    tables = sorted(name for (name,) in found if not name.startswith("sqlite_"))
-    # Versions 1 and 2 did not say whose they are.
-    if tables and owner != _APPLICATION_ID and (tables, version in (1, 2)) != ([*_TABLES], True):
+    (n_tables,) = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    if n_tables and owner != _APPLICATION_ID:
         raise StoreError(
             f"{path}: expected a feature store, got a database of something else. "
             "Choose another folder as `cache`."
         )
-    if version > _VERSION:
+    if n_tables and version != _VERSION:
         raise StoreError(
-            f"{path}: expected a feature store of version {_VERSION}, got {version} from a newer "
-            "tripletkit. Choose another folder as `cache`, or update."
+            f"{path}: expected a feature store of version {_VERSION}, got {version} of another "
+            f"tripletkit. Choose another folder as `cache`, or {_CLEAR}."
         )
-    return int(version)
-
-
-def _make_tables(database: sqlite3.Connection, path: Path, version: int) -> None:
-    if version:
-        _log.info(
-            "%s: was made by an older tripletkit; its features are computed anew when they are "
-            "needed.",
-            path,
-        )
-        for table in _TABLES:
-            database.execute(f"DROP TABLE {table}")
-    for statement in _SCHEMA.split(";"):
-        database.execute(statement)
-    database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    database.execute(f"PRAGMA user_version = {_VERSION}")
+    return not n_tables
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -464,11 +436,6 @@ def _read_facts(facts: bytes, fingerprint: bytes) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = json.loads(facts)
     return found
-
-
-def _show_date(last_used_s: int) -> str:
-    """Return a date in local time; what damage left becomes one too."""
-    return datetime.fromtimestamp(min(max(last_used_s, 0), _LAST_MOMENT_S)).date().isoformat()
 
 
 def _is_same(key: bytes, size_bytes: int, changed_ns: int) -> bool:

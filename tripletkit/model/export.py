@@ -12,11 +12,9 @@ from tripletkit.data.outputs import OutputForm, Outputs
 from tripletkit.errors import OutputError
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.encoder import Encoder
-from tripletkit.features.feature_parts import pixel_inputs
+from tripletkit.features.extract import View
 from tripletkit.features.image_processor import CONFIG_FILE, FILTERS
-from tripletkit.features.image_views import ORIGINAL, View
 from tripletkit.features.onnx_files import OnnxFile
-from tripletkit.features.weights_files import build_backbone
 from tripletkit.model.model_folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -94,7 +92,7 @@ def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder, outputs: Out
 
 def _describe_images(encoder: Encoder) -> bytes | None:
     """Return what images go through before the exported encoder; None where it takes several."""
-    forms = pixel_inputs([part.backbone for part in encoder.parts], encoder.views)
+    forms = encoder.pixel_inputs
     if len(forms) > 1:
         return None
     ((side_px, resample),) = forms
@@ -127,22 +125,20 @@ def _why_no_encoder(encoder: Encoder) -> str:
 
 def _build_encoder(model: ModelFolder, encoder: Encoder) -> keras.Model:
     head = model.load_head()
-    from tripletkit.features.keras_backbones import take_pieces
+    from tripletkit.features.keras_backbones import build_backbone, take_pieces
 
     backbones = []
     for parts in encoder.networks:
         built = build_backbone(parts[0].backbone, parts[0].find_weights())
         backbones.append((parts[0].backbone, take_pieces(built, [part.stage for part in parts])))
-    return _join_encoder(backbones, head, encoder.views)
+    return _join_encoder(encoder, backbones, head)
 
 
 _INPUT_NAMES = ("anchor", "positive", "negative")
 
 
 def _join_encoder(
-    backbones: Sequence[tuple[Backbone, keras.Model]],
-    head: keras.Model,
-    views: Sequence[View] = (ORIGINAL,),
+    encoder: Encoder, backbones: Sequence[tuple[Backbone, keras.Model]], head: keras.Model
 ) -> keras.Model:
     """Return the model from images to embeddings, preprocessing inside: uint8 or float to `(batch,
     dim)`.
@@ -157,12 +153,12 @@ def _join_encoder(
 
     inputs = {
         (side, resample): keras.Input((side, side, 3), name=name)
-        for (side, resample), name in pixel_inputs([each for each, _ in backbones], views).items()
+        for (side, resample), name in encoder.pixel_inputs.items()
     }
     pieces = [
         piece
         for backbone, model in backbones
-        for piece in _add_views(inputs, backbone, model, views)
+        for piece in _add_views(inputs, backbone, model, encoder.views)
     ]
     if len(pieces) > 1:
         of_unit_length = [keras.layers.UnitNormalization()(piece) for piece in pieces]

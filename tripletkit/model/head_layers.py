@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ import numpy as np
 
 from tripletkit.errors import ModelFolderError, NetworkFileError, SettingsError
 from tripletkit.features.onnx_engine import open_session
-from tripletkit.features.weights_files import to_snake_case
 from tripletkit.model.recipes import COSINE, MAP, MLP, RESIDUAL, Part
 
 if TYPE_CHECKING:
@@ -282,12 +282,18 @@ def _weights_places(model: keras.Model, place: str) -> dict[Any, str]:
     seen: Counter[str] = Counter()
     places = {}
     for layer in model.layers:
-        key = to_snake_case(type(layer).__name__)
+        key = _to_snake_case(type(layer).__name__)
         places[layer] = (
             f"{place}layers/{key}_{seen[key]}/" if seen[key] else f"{place}layers/{key}/"
         )
         seen[key] += 1
     return places
+
+
+def _to_snake_case(name: str) -> str:
+    """Write a class name as Keras does for its keys: `Conv2D` is `conv2d`."""
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _read_arrays(file: h5py.File, place: str | None) -> Iterator[np.ndarray]:

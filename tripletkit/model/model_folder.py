@@ -29,11 +29,16 @@ from tripletkit.data.questions import hash_questions
 from tripletkit.data.text_files import guard_formula
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import ModelFolderError, OutputError
-from tripletkit.features.encoder import Encoder, EncoderHead, EncoderRecord, open_recorded_encoder
-from tripletkit.features.feature_parts import BACKBONE_FILE, GivenWeights
+from tripletkit.features.backbones import file_sha256
+from tripletkit.features.encoder import (
+    BACKBONE_FILE,
+    Encoder,
+    EncoderHead,
+    GivenWeights,
+    open_recorded_encoder,
+)
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike
-from tripletkit.features.weights_files import file_sha256
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.head_layers import NumpyHead, embed, read_numpy_head, write_head_layers
 from tripletkit.model.record import ModelRecord, is_record_of_model, read_record, write_record
@@ -157,10 +162,11 @@ class ModelFolder:
         """
         record = self.record
         return open_recorded_encoder(
-            EncoderRecord(record.features, record.weights_files, record.n_features),
+            record.features,
+            [str(self.path / BACKBONE_FILE)] if self.has_own_backbone else record.weights_files,
+            record.n_features,
             self.path,
             weights=weights,
-            own_weights=self.path / BACKBONE_FILE if self.has_own_backbone else None,
             features=features,
             functions=functions,
             head=self.head,

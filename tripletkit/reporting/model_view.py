@@ -24,8 +24,7 @@ from tripletkit.evaluation.distances import distances_between
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
-from tripletkit.features.encoder import Encoder
-from tripletkit.features.feature_parts import GivenWeights
+from tripletkit.features.encoder import Encoder, GivenWeights
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.model.record import InputsRecord

@@ -12,15 +12,16 @@ from tripletkit import defaults
 from tripletkit.data.judgements import Judgements
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO, BACKBONES, get_backbone
-from tripletkit.features.encoder import Encoder, open_encoder
-from tripletkit.features.feature_parts import (
+from tripletkit.features.encoder import (
     BackboneLike,
+    Encoder,
     GivenWeights,
     assign_weights,
     check_backbone_names,
+    open_encoder,
 )
+from tripletkit.features.extract import choose_views
 from tripletkit.features.given_features import FeaturesLike
-from tripletkit.features.image_views import choose_views
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import Settings, check_settings, check_values

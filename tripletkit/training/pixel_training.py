@@ -30,13 +30,13 @@ from tripletkit.features.backbones import Backbone, get_backbone
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.extract import read_ahead
 from tripletkit.features.feature_parts import FeaturePart
-from tripletkit.features.keras_backbones import add_preprocessing
-from tripletkit.features.keras_backend import keras, seed_layers, tf
-from tripletkit.features.weights_files import (
+from tripletkit.features.keras_backbones import (
+    add_preprocessing,
     build_backbone,
     save_trained_weights,
     write_random_weights,
 )
+from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.model.head_layers import embed
 from tripletkit.model.heads import build_body
 from tripletkit.model.model_folder import ModelFolder, checkpoint_path

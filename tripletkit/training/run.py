@@ -50,7 +50,7 @@ from tripletkit.evaluation.validation import (
     validate,
     warn_of_features,
 )
-from tripletkit.features.feature_parts import assign_weights, list_backbones, name_of
+from tripletkit.features.encoder import assign_weights, list_backbones, name_of
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.head_layers import embed
@@ -318,7 +318,7 @@ def _save(
         features=dict(encoder.facts),
         n_features=encoder.n_features,
         backbone_reason=encoder.parts[0].reason if encoder.parts else "",
-        weights_files=list(encoder.record.weights_files),
+        weights_files=encoder.weights_files,
         images=None if images is None else str(images.absolute()),
         inputs=place.record,
         split=SplitRecord.of(data),

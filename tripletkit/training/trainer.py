@@ -22,7 +22,8 @@ from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import VotesAs, make_loss_weights
 from tripletkit.evaluation.pooled import CandidateWorth, RecipeWorth
 from tripletkit.evaluation.scoring import Score
-from tripletkit.features.encoder import Collection, Encoder
+from tripletkit.features.encoder import Encoder
+from tripletkit.features.extract import Collection
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.recipes import Part, get_recipe
 from tripletkit.model.record import InputsRecord, PixelsRecord
