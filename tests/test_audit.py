@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from pathlib import Path
 
@@ -31,55 +32,50 @@ def kinds(audit):
     return {finding.kind: finding.count for finding in audit.findings()}
 
 
-def test_audit_of_a_clean_file_finds_nothing(scan):
-    audit = tk.audit(scan("a b c\na c d\nb a d\n"))
-    assert (audit.n_triplets, audit.n_distinct, audit.n_images) == (3, 3, 4)
-    assert not audit.findings()
-
-
-def test_audit_counts_unreadable_lines_and_goes_on(scan):
-    audit = tk.audit(scan("a b c\na b\na b d\na b c d\n"))
-    assert audit.n_triplets == 2
-    assert kinds(audit) == {"unreadable_lines": 2}
-    assert audit.unreadable_lines.examples[0].startswith("train.txt:2: expected 3 image names")
-
-
-def test_audit_names_repeats_as_a_note(scan):
-    audit = tk.audit(scan("a b c\n\na b d\na b c\na b c\n"))
-    assert audit.repeated.count == 2
-    assert audit.repeated.examples[1] == "train.txt:5: a b c repeats line 1"
-    assert not audit.findings()
+@pytest.mark.parametrize(
+    ("text", "findings", "examples"),
+    [
+        ("a b c\na c d\nb a d\n", {}, {}),
+        (
+            "a b c\na b\na b d\na b c d\n",
+            {"unreadable_lines": 2},
+            {"unreadable_lines": "train.txt:2: expected 3 image names"},
+        ),
+        ("a b c\n\na b d\na b c\n", {}, {"repeated": "train.txt:4: a b c repeats line 1"}),
+        (
+            "a b c\na b b\na a b\na b a\na b b\n",
+            {"degenerate": 4},
+            {"degenerate": "train.txt:2: a b b names one image twice"},
+        ),
+        ("a a b\nb b b\n", {"degenerate": 2}, {}),
+        (
+            "a b c\na c b\na c b\n",
+            {"contradictions": 1},
+            {"contradictions": "train.txt:1: a b c, the other way round in line 2"},
+        ),
+        (
+            "a b c\na c d\na d b\n",
+            {"anchor_cycles": 1, "distance_cycles": 1},
+            {
+                "anchor_cycles": "train.txt:1: (a b) < (a c) < (a d) < (a b) by lines 1, 2, 3",
+                "distance_cycles": "train.txt:1: (a b) < ",
+            },
+        ),
+    ],
+)
+def test_audit_counts_and_names_each_kind_of_fault(scan, text, findings, examples):
+    audit = tk.audit(scan(text))
+    assert kinds(audit) == findings
+    for kind, example in examples.items():
+        assert getattr(audit, kind).examples[0].startswith(example)
 
 
 def test_audit_leaves_degenerate_triplets_out_of_the_rest(scan):
     audit = tk.audit(scan("a b c\na b b\na a b\na b a\na b b\n"))
-    assert kinds(audit) == {"degenerate": 4}
-    assert audit.degenerate.examples[0] == "train.txt:2: a b b names one image twice"
-    assert audit.repeated.count == 1
-    assert audit.pair_roles.n_pairs == 2
-    assert audit.components.count == 1
-
-
-def test_audit_of_degenerate_triplets_only(scan):
+    assert (audit.n_triplets, audit.n_distinct, audit.n_images) == (5, 4, 3)
+    assert (audit.pair_roles.n_pairs, audit.components.count) == (2, 1)
     audit = tk.audit(scan("a a b\nb b b\n"))
-    assert kinds(audit) == {"degenerate": 2}
     assert audit.components.count == audit.pair_roles.n_pairs == 0
-
-
-def test_audit_sets_contradictions_apart_from_cycles(scan):
-    audit = tk.audit(scan("a b c\na c b\na c b\n"))
-    assert kinds(audit) == {"contradictions": 1}
-    assert audit.contradictions.examples == ["train.txt:1: a b c, the other way round in line 2"]
-    assert audit.judgements.ceiling == pytest.approx(2 / 3)
-
-
-def test_audit_shows_the_lines_of_a_cycle(scan):
-    audit = tk.audit(scan("a b c\na c d\na d b\n"))
-    assert kinds(audit) == {"anchor_cycles": 1, "distance_cycles": 1}
-    assert audit.anchor_cycles.n_triplets == 3
-    assert audit.anchor_cycles.examples == [
-        "train.txt:1: (a b) < (a c) < (a d) < (a b) by lines 1, 2, 3"
-    ]
 
 
 def test_audit_of_questions_says_nothing_of_answers(scan):
@@ -118,18 +114,14 @@ def test_audit_counts_usage(scan):
 
 
 def test_audit_against_names_what_is_shared(scan):
-    ours, theirs = scan("a b c\nd e f\n"), scan("x y z\na c b\nd e y\n", "test.txt")
-    [overlap] = tk.audit(ours, against=[theirs]).against
-    assert overlap.shared_images.count == 5
+    ours, theirs = scan("a b c\nd e f\n"), scan("x y z\na c b\nd e y\nx y\n", "test.txt")
+    audit = tk.audit(ours, against=[theirs])
+    [overlap] = audit.against
     assert overlap.shared_images.examples[0] == "train.txt:1: a, also test.txt:2"
-    assert overlap.shared_pairs.count == 3
     assert overlap.shared_questions.examples == ["train.txt:1: a b c, also test.txt:2"]
-
-
-def test_audit_against_a_file_without_anything_in_common(scan):
-    audit = tk.audit(scan("a b c\n"), against=[scan("x y z\nx y\n", "test.txt")])
-    assert kinds(audit) == {"unreadable_lines": 1}
-    assert audit.findings()[0].source == "test.txt"
+    found = {"unreadable_lines": 1, "shared_images": 5, "shared_pairs": 3, "shared_questions": 1}
+    assert kinds(audit) == found
+    assert {finding.source for finding in audit.findings()} == {"test.txt"}
 
 
 small_rows = st.lists(st.tuples(*[st.sampled_from("abcde")] * 3), min_size=1, max_size=12)
@@ -377,3 +369,81 @@ def test_audit_of_the_competition_files(shared):
     assert not audit.findings()
     questions = tk.audit(test, unanswered=True)
     assert (questions.mirrored.count, questions.repeated.count) == (136, 200)
+
+
+KEYS = (
+    "source n_triplets n_distinct n_images unreadable_lines repeated degenerate mirrored "
+    "contradictions anchor_cycles distance_cycles judgements usage pair_roles components images "
+    "against findings"
+).split()
+
+
+def test_audit_prints_json_with_stable_keys(tripletkit, triplet_file, toy_images):
+    arguments = [str(triplet_file), str(toy_images), "--against", str(triplet_file), "--json"]
+    result = tripletkit("audit", *arguments)
+    audit = json.loads(result.stdout)
+    assert list(audit) == KEYS
+    assert audit["n_triplets"] == 24
+    assert audit["against"][0]["shared_questions"]["count"] == 24
+    assert audit["images"]["n_read"] == 8
+    assert {"kind": "shared_images", "source": str(triplet_file), "count": 8} in audit["findings"]
+
+
+def test_audit_strict_fails_on_findings_only(tripletkit, tmp_path):
+    repeated, bad = tmp_path / "repeated.txt", tmp_path / "bad.txt"
+    repeated.write_text("a b c\na b c\n")
+    bad.write_text("a b c\na b\n")
+    tripletkit("audit", repeated, "--strict", code=0)
+    tripletkit("audit", bad, code=0)
+    result = tripletkit("audit", bad, "--strict", code=1)
+    assert "lines that cannot be read" in result.stdout.splitlines()[-1]
+
+
+def test_audit_marks_contradictions_and_explains(tripletkit, tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("a b c\na c b\na b d\n")
+    result = tripletkit("audit", path)
+    assert "  ! contradictions: A B C and A C B" in result.stdout
+    assert "--unanswered" in result.stdout
+    assert "majority" in result.stdout
+    result = tripletkit("audit", path, "--unanswered", "--strict", code=0)
+    assert "!" not in result.stdout
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "a b\n"])
+def test_audit_refuses_a_file_without_triplets(tripletkit, tmp_path, text):
+    path = tmp_path / "t.txt"
+    path.write_text(text)
+    result = tripletkit("audit", path, code=1)
+    assert result.stdout == ""
+    assert f"{path}:" in result.stderr
+
+
+def test_audit_shows_as_many_examples_as_asked(tripletkit, tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("a b c\n" * 6)
+    for n_examples in (0, 4):
+        result = tripletkit("audit", "-", "--examples", n_examples, input=path.read_bytes())
+        assert result.stdout.count("repeats line 1") == n_examples
+
+
+def test_audit_cuts_long_names(tripletkit, tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text(f"{'x' * 50_000} b c\n" * 2 + "b c d\n")
+    for form in ([], ["--json"]):
+        assert len(tripletkit("audit", path, *form).stdout) < 10_000
+
+
+def test_questions_are_audited_as_such_by_their_heading(tripletkit, tmp_path):
+    rows = "x.jpg,y.jpg,z.jpg\nx.jpg,z.jpg,y.jpg\n"
+    found = {}
+    for heading in ("anchor,positive,negative", "id,query,first,second"):
+        extra = "7," if heading.startswith("id") else ""
+        path = tmp_path / "t.csv"
+        path.write_text(f"{heading}\n" + "".join(f"{extra}{row}\n" for row in rows.splitlines()))
+        result = tripletkit("audit", path, "--json", "--strict")
+        found[heading] = result.exit_code
+        assert ("warning: " + str(path) + ': columns that are not read: "id"' in result.stderr) == (
+            bool(extra)
+        )
+    assert found == {"anchor,positive,negative": 1, "id,query,first,second": 0}
