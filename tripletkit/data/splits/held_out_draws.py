@@ -66,14 +66,9 @@ def draw_folds(
     """Return draws without end, fold after fold, round after round, and what they hold out.
 
     One fold of a round, one of `defaults.DRAW_FOLDS`, is held out in a draw, and of it the triplets
-    that may be scored on.
+    of the mask `is_scored`, or all. Features, rows of length 1, are finite where a triplet has the
+    image; images of one of the `groups` are held out together, whatever triplets say.
 
-    Args:
-        labels: `(n_images,)` integers; `NO_LABEL` where an image has none; None without any.
-        features: `(n_images, n_features)` float32, rows of length 1; finite where a triplet
-            has the image.
-        groups: `(n_images,)` integers: images that are held out together, whatever triplets say.
-        is_scored: `(n_triplets,)` bool, which triplets may be scored on. Defaults to all.
     Example:
         >>> rows = np.arange(36).reshape(12, 3)  # twelve groups of three images
         >>> draws, by = draw_folds(rows, 36, seed=0)
@@ -219,11 +214,10 @@ class HeldOutClasses:
 def find_groups(
     images: np.ndarray, features: np.ndarray, labels: np.ndarray | None, seed: int
 ) -> tuple[np.ndarray, int, str]:
-    """Return the kind of each image: its class where enough are labelled, else its cluster.
+    """Return the kind of each image, the number of kinds, and what they are: `BY_LABELS`, the
+    classes, where enough images have one, else `"clusters"`.
 
-    Returns:
-        `(n_images,)` integers, for images other than those given and for those without a label the
-        number of groups; that number; and `BY_LABELS` or `"clusters"`.
+    Images other than those given, and those without a label, have that number as their kind.
     """
     if labels is not None:
         labelled = images[labels[images] != NO_LABEL]
@@ -250,12 +244,8 @@ def hold_out_classes(
 
     A draw of clusters that cuts a kind of things in two separates images that triplets join,
     and loses these; so the draw that keeps most is also the one that is nearest to holding out
-    groups as the judges see them.
-
-    Args:
-        groups: `(n_images,)` integers; `n_groups` where an image is not to be held out.
-        fraction: of the images to hold out, about.
-        fewest: groups to hold out at least. A question needs images of two.
+    groups as the judges see them. An image of group `n_groups` is never held out; `fewest` groups
+    are, as a question needs images of two.
     """
     rng = np.random.default_rng(seed)
     sizes = np.bincount(groups, minlength=n_groups)[:n_groups]
@@ -322,11 +312,10 @@ def hold_out_images(
 ) -> np.ndarray:
     """Draw the same share of every class, leaving pairs on both sides; `(n_images,)` bool.
 
-    A class that has images held out has at least two, and at least two left for training: a
-    class of fewer than four stays in training. Where its share is below two, chance decides
-    whether it is two or none, so that the whole keeps its share. At least two classes have
-    images held out, since a triplet needs a negative. Of `images` are those that may be held out,
-    such as one name of each image; an image without a label never is.
+    A class has at least two images held out, or none, and at least two left for training. Where its
+    share is below two, chance decides, so that the whole keeps its share. At least two classes have
+    images held out, since a triplet needs a negative. `images` may be held out, such as one name of
+    each image; one without a label never is.
 
     Example:
         >>> held_out = hold_out_images(np.repeat([0, 1, 2], 10), 0.3)

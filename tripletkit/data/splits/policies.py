@@ -51,9 +51,8 @@ _SEARCH_WEIGHT_STEP = 0.02
 class _HoldOutGoal:
     """Most triplets in group 1 (validation), with no fewer than a floor in group 0 (training).
 
-    `inside` is how many triplets lie within each group, `weights` what one is worth there now,
-    `score` how good a division is, `-inf` if it will not do; `adapt` shifts the weights towards
-    the group that falls short.
+    `inside` counts the triplets within each group; `adapt` shifts `weights`, what one is worth
+    there now, towards the group that falls short.
     """
 
     def __init__(self, floor: float) -> None:
@@ -99,16 +98,11 @@ def _divide_images(
 
     Starts from a chance division. Between two groups drawn by chance, the best move there and the
     best move back are made, even where they do harm, and both images stay put for a while; the
-    best division on the way counts.
-    The number of swaps is fixed by the input, so the same seed gives the same groups on a fast
-    and on a slow machine.
+    best division on the way counts. The number of swaps is fixed by the input, so the same seed
+    gives the same groups on a fast and on a slow machine. Every group gets its share of each of the
+    `strata`, and images are swapped within one alone: without, a search over class data takes whole
+    classes, since their triplets lie together.
 
-    Args:
-        rows: `(n_triplets, 3)` indices of names; no name twice in a row.
-        sizes: `(n_groups,)` images in each group; their sum is `n_names`.
-        strata: `(n_names,)` integers; every group gets its share of each, and images are swapped
-            within one alone. Without, a search over class data takes whole classes, since their
-            triplets lie together.
     Reference:
         Fiduccia, Mattheyses. A linear-time heuristic for improving network partitions. DAC 1982
         (the gains kept per move); Glover. Tabu search. ORSA J. Computing 1989. The weights
@@ -242,16 +236,11 @@ def split_triplets(
 ) -> list[Split]:
     """Divide triplets once into training and validation, or into folds, each of which validates.
 
-    Args:
-        by: `"image"`, `"component"` or `"random"`.
-        seed: start of every choice by chance.
-        groups: `(n_names,)` integers from 0: by `image` those of one group are on one side, and
-            the share is one of groups; None for every image by itself.
-        val_fraction: between 0 and 1. By `component` and `random` the share of triplets for
-            validation, met as closely as whole components allow. By `image` the share of
-            images: training keeps at least as many triplets as it does on average when that
-            share of images is drawn by chance, and within this validation gets as many as the
-            search finds, several times what a chance draw gives.
+    Of `groups`, `(n_names,)` integers from 0, by `image` those of one group are on one side, and
+    the share is one of groups. By `component` and `random` `val_fraction` is the share of triplets,
+    met as closely as whole components allow. By `image` it is that of images: training keeps at
+    least as many triplets as it does on average when that share of images is drawn by chance, and
+    within this validation gets as many as the search finds, several times what a chance draw gives.
     """
     if not 0 <= val_fraction <= 1:
         raise SettingsError(
@@ -528,8 +517,8 @@ def write_splits(
     """Write one split into a folder, or several into its subfolders `fold1`, `fold2` ...
 
     `train.txt` and `val_triplets.txt` hold anchor positive negative, `val.txt` and `val_truth.csv`
-    the validation questions and their truth, `split.json` the hash of each. They appear together.
-    `outputs` is what `check_split_folder` was called with.
+    the validation questions and their truth, `split.json` the hash of each. `outputs` is what
+    `check_split_folder` was called with.
     """
     with outputs.write_files(folder) as partial:
         for subfolder, split in zip(_subfolders(len(splits)), splits, strict=True):
