@@ -283,34 +283,23 @@ def _run_on_ray(
     """Yield what became of each block as it is done, on a cluster or one that is started for it."""
     work.prepare()
     with _cluster(address, n_workers) as ray:
-        try:
-            yield from _run(ray, work, blocks, n_workers)
-        except ray.exceptions.RayError as error:
-            raise _explain(error) from error
-
-
-def _run(
-    ray: ModuleType, work: _BlockEncoder, blocks: Sequence[Images], n_workers: int | None
-) -> Iterator[_BlockResult]:
-    import ray.data
-
-    n_cpus = int(ray.cluster_resources().get("CPU", 1))
-    n_gpus = int(ray.cluster_resources().get("GPU", 0))
-    n_workers = n_workers or n_gpus or max(1, n_cpus // _THREADS_PER_ENCODER)
-    n_workers = min(n_workers, len(blocks))
-    n_threads = max(1, min(_THREADS_PER_ENCODER, n_cpus // n_workers))
-    rows = [{"block": pickle.dumps(block)} for block in blocks]
-    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Worker,
-        fn_constructor_args=(pickle.dumps(work),),
-        concurrency=n_workers,
-        num_cpus=1,
-        num_gpus=1 if n_gpus else 0,
-        # Ray gives a worker as many threads as it asks for processors.
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(n_threads)}},
-    )
-    for row in _watched(ray, done.iter_rows()):
-        yield pickle.loads(row["result"])
+        n_cpus = int(ray.cluster_resources().get("CPU", 1))
+        n_gpus = int(ray.cluster_resources().get("GPU", 0))
+        n_workers = n_workers or n_gpus or max(1, n_cpus // _THREADS_PER_ENCODER)
+        n_workers = min(n_workers, len(blocks))
+        n_threads = max(1, min(_THREADS_PER_ENCODER, n_cpus // n_workers))
+        rows = [{"block": pickle.dumps(block)} for block in blocks]
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Worker,
+            fn_constructor_args=(pickle.dumps(work),),
+            concurrency=n_workers,
+            num_cpus=1,
+            num_gpus=1 if n_gpus else 0,
+            # Ray gives a worker as many threads as it asks for processors.
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(n_threads)}},
+        )
+        for row in _watched(ray, done.iter_rows()):
+            yield pickle.loads(row["result"])
 
 
 class _Worker:
@@ -380,6 +369,8 @@ def _cluster(address: str | None, n_workers: int | None) -> Iterator[ModuleType]
         # Ray prints remarks of its own to where data is expected.
         with redirect_stdout(sys.stderr):
             yield ray
+    except ray.exceptions.RayError as error:
+        raise _explain(error) from error
     finally:
         ray.shutdown()
 
