@@ -136,14 +136,12 @@ class FeatureStore:
     ) -> list[bytes | None]:
         """Return the SHA-256 kept for each file, `None` where it changed or is not known."""
         keys = [_file_key(path) for path in paths]
-        known: dict[tuple[bytes, int, int], bytes] = {}
-        for part in _parts(keys):
-            rows = self._select(
-                "SELECT path, size_bytes, changed_ns, CAST(content AS BLOB) FROM files "
-                f"WHERE path IN ({_marks(part)})",
-                part,
-            )
-            known |= {(path, size, changed): content for path, size, changed, content in rows}
+        rows = self._select_each(
+            "SELECT path, size_bytes, changed_ns, CAST(content AS BLOB) FROM files "
+            "WHERE path IN ({})",
+            keys,
+        )
+        known = {(path, size, changed): content for path, size, changed, content in rows}
         return [known.get((key, *file_stamp(stat))) for key, stat in zip(keys, stats, strict=True)]
 
     def remember_files(self, files: Iterable[tuple[Path, os.stat_result, bytes]]) -> None:
@@ -173,18 +171,17 @@ class FeatureStore:
             rows_of.setdefault(content, []).append(row)
         features = np.full((len(contents), space.n_features), np.nan, dtype="<f4")
         damaged = []
-        for part in _parts(list(rows_of)):
-            for content, data, checksum in self._select(
-                "SELECT CAST(content AS BLOB), CAST(vector AS BLOB), checksum FROM features "
-                "WHERE space = (SELECT id FROM spaces WHERE fingerprint = ?) "
-                f"AND content IN ({_marks(part)})",
-                [fingerprint, *part],
-            ):
-                is_whole = len(data) == n_bytes
-                if is_whole and _vector_checksum(fingerprint, content, data) == checksum:
-                    features[rows_of[content]] = np.frombuffer(data, "<f4")
-                if np.isnan(features[rows_of[content][0], 0]):
-                    damaged.append((content, fingerprint))
+        for content, data, checksum in self._select_each(
+            "SELECT CAST(content AS BLOB), CAST(vector AS BLOB), checksum FROM features "
+            "WHERE space = (SELECT id FROM spaces WHERE fingerprint = ?) AND content IN ({})",
+            list(rows_of),
+            fingerprint,
+        ):
+            is_whole = len(data) == n_bytes
+            if is_whole and _vector_checksum(fingerprint, content, data) == checksum:
+                features[rows_of[content]] = np.frombuffer(data, "<f4")
+            if np.isnan(features[rows_of[content][0], 0]):
+                damaged.append((content, fingerprint))
         if damaged:
             caution(
                 f"{self.path}: the stored features of {len(damaged):,} images are damaged and are "
@@ -303,6 +300,14 @@ class FeatureStore:
     def _select(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._explained():
             return self._database.execute(statement, values).fetchall()
+
+    def _select_each(
+        self, statement: str, values: list[bytes], *before: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a statement that has `IN ({})` for values, of which it takes some."""
+        for start in range(0, len(values), _AT_ONCE):
+            part = values[start : start + _AT_ONCE]
+            yield from self._select(statement.format(",".join("?" * len(part))), [*before, *part])
 
     def _change(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows and self._can_write:
@@ -448,11 +453,3 @@ def _is_same(key: bytes, size_bytes: int, changed_ns: int) -> bool:
 
 def _file_key(path: Path) -> bytes:
     return os.fsencode(path.absolute())
-
-
-def _parts(values: list[bytes]) -> Iterator[list[bytes]]:
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
-
-
-def _marks(values: list[bytes]) -> str:
-    return ",".join("?" * len(values))
