@@ -31,7 +31,6 @@ from scipy.special import entr, expit
 
 from tripletkit import defaults
 from tripletkit.collecting.asking import Asker, Drawn
-from tripletkit.collecting.database import now
 from tripletkit.data.judgement_files import (
     CANT_TELL,
     GRID,
@@ -593,7 +592,7 @@ class BackgroundTrainer:
         about |= self._do("measure", n_answers, doing)
         self._database.describe_model(model, about)
         if self._is_enough is not None and self._is_enough(about):
-            self._database.keep_fact("ended", now())
+            self._database.end()
             logger.info("The study has ended: more answers would bring too little.")
 
     def _do(self, work: str, number: int, doing: str = "") -> Any:

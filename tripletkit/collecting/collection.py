@@ -135,8 +135,8 @@ class JudgementCollection:
                 if settings[key] != kept[key]:
                     change = shorten_setting(settings[key]), shorten_setting(kept[key])
                     logger.info("Other than at the last start: %s is %s, it was %s.", key, *change)
-            collected.keep_fact("settings", json.dumps(settings))
-            if collected.fact("ended"):
+            collected.keep_settings(settings)
+            if collected.is_ended:
                 logger.info("The study has ended: nobody is asked until its owner goes on with it.")
             self._judges = [collected.add_judge(name) for name in judges]
             self._stack = stack.pop_all()
@@ -318,8 +318,8 @@ def import_answers(path: Path, database: JudgementDatabase) -> Imported:
     outcomes: Counter[str] = Counter()
     with database.writing():
         if agreed := fields["consent"]:
-            consent = {"text": str(agreed.get("text")), "at": _parse_moment(agreed.get("at"), path)}
-            database.change_judge(judge.id, about=judge.about | {"consent": consent})
+            moment = _parse_moment(agreed.get("at"), path)
+            database.agree(judge, str(agreed.get("text")), moment)
         for number, entry in enumerate(fields["answers"], 1):
             place = f"{path}: answer {number}"
             if not isinstance(entry, dict) or "at" not in entry:

@@ -93,7 +93,7 @@ def parse_name(value: str) -> str | None:
     return name if 1 <= len(name) <= MAX_NAME and is_shown else None
 
 
-def now() -> str:
+def _now() -> str:
     """Return the time as text: UTC, ISO 8601, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -164,13 +164,20 @@ class JudgementDatabase:
             self._local.connection.close()
             del self._local.connection
 
-    def fact(self, key: str) -> str | None:
-        """Return what is kept under a key: `ended`, `settings`."""
-        row = self._one("SELECT value FROM meta WHERE key = ?", key)
-        return None if row is None else row["value"]
+    @property
+    def is_ended(self) -> bool:
+        """Whether nobody is asked any more."""
+        return self._one("SELECT value FROM meta WHERE key = 'ended'") is not None
 
-    def keep_fact(self, key: str, value: str | None) -> None:
-        """Keep a value under a key, or nothing any more."""
+    def end(self, *, is_ended: bool = True) -> None:
+        """End the study, or go on with it."""
+        self._keep_fact("ended", _now() if is_ended else None)
+
+    def keep_settings(self, settings: Mapping[str, Any]) -> None:
+        """Keep how the study is asked."""
+        self._keep_fact("settings", json.dumps(settings))
+
+    def _keep_fact(self, key: str, value: str | None) -> None:
         with self.writing() as connection:
             connection.execute("DELETE FROM meta WHERE key = ?", (key,))
             if value is not None:
@@ -203,12 +210,19 @@ class JudgementDatabase:
             if is_new and len(judges) >= MAX_JUDGES:
                 raise JudgementsError(f"there are {MAX_JUDGES} judges already")
             token = secrets.token_urlsafe(24)
-            return Judge(self._insert("judges", name=name, token=token, made_at=now()), name, token)
+            return Judge(
+                self._insert("judges", name=name, token=token, made_at=_now()), name, token
+            )
 
     def judges(self, number: int | None = None) -> list[Judge]:
         """Return all judges in the order in which they came, or the one of this number."""
         rows = map(dict, self.connection.execute(_JUDGES, {"number": number}))
         return [Judge(**row | {"about": json.loads(row["about"])}) for row in rows]
+
+    def agree(self, judge: Judge, text: str, at: str | None = None) -> None:
+        """Keep that a judge has agreed to a text, and when."""
+        consent = {"text": text, "at": at or _now()}
+        self.change_judge(judge.id, about=judge.about | {"consent": consent})
 
     def change_judge(self, judge: int, **columns: Any) -> None:
         """Set `state`, `is_left_out` or `about` of a judge."""
@@ -221,7 +235,7 @@ class JudgementDatabase:
     def add_question(self, images: Sequence[int], how: str, **columns: Any) -> int:
         """Add a question about anchor, first and second, and return its number."""
         anchor, first, second = map(int, images)
-        columns |= {"how": how, "made_at": now()}
+        columns |= {"how": how, "made_at": _now()}
         return self._insert("questions", anchor=anchor, first=first, second=second, **columns)
 
     def add_screen(
@@ -230,7 +244,7 @@ class JudgementDatabase:
         """Add a screen, which is a grid without a `question`; images stand from left to right."""
         anchor, *shown = map(int, images)
         kind = QUESTION if "question" in columns else GRID
-        columns |= {"kind": kind, "anchor": anchor, "shown": json.dumps(shown), "made_at": now()}
+        columns |= {"kind": kind, "anchor": anchor, "shown": json.dumps(shown), "made_at": _now()}
         return self._insert("screens", judge=judge, purpose=purpose, n_pick=n_pick, **columns)
 
     def open_screens(self, judge: int) -> list[Screen]:
@@ -266,7 +280,7 @@ class JudgementDatabase:
                 choice=choice,
                 picked=picked,
                 response_ms=float(answer["response_ms"]),
-                answered_at=answered_at or now(),
+                answered_at=answered_at or _now(),
             )
         return "new"
 
@@ -279,7 +293,7 @@ class JudgementDatabase:
         with self.writing():
             found = self._one(_UNDONE, undo_id, judge)
             if found is None:
-                found = self._one(_UNDO, now(), undo_id, judge)
+                found = self._one(_UNDO, _now(), undo_id, judge)
         return None if found is None else found["screen"]
 
     def practised(self, judge: int, screen: int | None) -> sqlite3.Row | None:
@@ -304,7 +318,7 @@ class JudgementDatabase:
         """Add a model with the questions that it chose, and return its number."""
         with self.writing():
             model = self._insert(
-                "models", n_answers=n_answers, about=json.dumps(about), made_at=now()
+                "models", n_answers=n_answers, about=json.dumps(about), made_at=_now()
             )
             for question in questions:
                 self.add_question(**question, model=model)

@@ -26,7 +26,6 @@ from tripletkit.collecting.database import (
     MAX_NAME,
     Judge,
     JudgementDatabase,
-    now,
     parse_name,
 )
 from tripletkit.collecting.judges import report_judges
@@ -299,8 +298,7 @@ class Site:
         """Keep that a judge has agreed to the study's text, and when."""
         if request.form.get("agree") != "yes":
             abort(400)
-        consent = {"text": self.study.consent_hash, "at": now()}
-        self.database.change_judge(judge.id, about=judge.about | {"consent": consent})
+        self.database.agree(judge, self.study.consent_hash)
         return redirect(url_for("ask", number=judge.id), 303)
 
     def ask(self, judge: Judge) -> Any:
@@ -369,8 +367,7 @@ class Site:
     def _make_state(self, judge: Judge) -> dict[str, Any]:
         """Return what a page needs to know, as plain JSON values."""
         n_done = self.database.n_answers(judge.id)
-        is_ended = self.database.fact("ended") is not None
-        screens = [] if is_ended else self.asker.screens(judge.id)
+        screens = [] if self.database.is_ended else self.asker.screens(judge.id)
         usual_ms = self.database.usual_response_ms(judge.id)
         total = max(self.asker.settings.n_questions, n_done + len(screens))
         if n_practice := sum(screen.purpose == "practice" for screen in screens):
@@ -420,7 +417,7 @@ class Site:
             qr_code=_draw_qr_code,
             form_token=form_token(database.key, database.owner_token),
             open_link=url_for("join", token=database.open_token, _external=True),
-            is_ended=database.fact("ended") is not None,
+            is_ended=database.is_ended,
             total=self.asker.settings.n_questions,
             n_answers=database.n_answers(),
             n_random=len({a.question for a in answers if a.how in ("random", "grid")}),
@@ -449,7 +446,7 @@ class Site:
         """End the study, or go on with it."""
         if change not in ("end", "go-on"):
             abort(404)
-        self.database.keep_fact("ended", now() if change == "end" else None)
+        self.database.end(is_ended=change == "end")
         return redirect(url_for("owner"), 303)
 
     def download(self) -> Response:
