@@ -329,7 +329,9 @@ def test_no_page_shows_a_name_a_path_or_anothers_answer(site, anna, folder):
 
 
 @pytest.mark.slow
-def test_every_reply_keeps_to_itself_and_brings_nothing_from_elsewhere(site, anna):
+def test_every_reply_keeps_to_itself_and_brings_nothing_from_elsewhere(open_site):
+    site = open_site()
+    anna = site.visit()
     for response in (
         anna.get("/judge/1/"),
         anna.get("/judge/1/ask"),
