@@ -439,24 +439,21 @@ _LITE = (
     _make_lite(1, 240, "77cc7160", {"block3c": 240, "block5d": 672}),
     _make_lite(2, 260, "9656183e", {"block3c": 288, "block5d": 720}),
 )
-_UNTRAINED = Backbone(
-    name="cnn",
-    build="tripletkit.features.keras_backbones:_build_cnn",
+# What a model can start from without a choice comes first.
+for _backbone in (_KERAS[0], *_LITE, *_KERAS[1:]):
+    BACKBONES.add(_backbone)
+register_backbone(
+    "cnn",
+    "tripletkit.features.keras_backbones:_build_cnn",
     n_features=128,
     input_size_px=32,
-    preprocessing=Preprocessing(divisor=255.0),
-    weights=None,
+    divisor=255.0,
+    stages={"convolution2": 64},
+    blocks=("convolution1", "convolution2", "convolution3"),
     licence="no weights",
     paper="Three convolutions, as tutorials train them on CIFAR-10 (Krizhevsky. Learning "
     "Multiple Layers of Features from Tiny Images. 2009)",
-    blocks=("convolution1", "convolution2", "convolution3"),
-    stages=(Stage("convolution2", 64),),
 )
-
-# What a model can start from without a choice comes first.
-_DEFAULT, *_OTHERS = _KERAS
-for _backbone in (_DEFAULT, *_LITE, *_OTHERS, _UNTRAINED):
-    BACKBONES.add(_backbone)
 
 
 def get_backbone(name: str) -> Backbone:

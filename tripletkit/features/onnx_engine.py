@@ -110,7 +110,7 @@ def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if re.search("Available memory of|bad_alloc|Failed to allocate", text):
         return "it takes more memory than there is. Take smaller images."
-    return f"{text.rpartition('Status Message: ')[2]}. It may be for images of another size."
+    return text.rpartition("Status Message: ")[2]
 
 
 @cache

@@ -17,6 +17,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -82,6 +83,11 @@ _TRIAL_LIMIT_S = 120.0
 _TOLERANCE = 1e-3
 _TOLERANCE_HALF = 2e-2
 _TOLERANCE_AGAIN = 1e-4
+# Sides of images that encoders are exported for.
+_SIDES_TRIED = (
+    *(32, 64, 96, 112, 128, 160, 192, 196, 224, 240, 256, 260, 280, 288, 299, 300, 320, 331),
+    *(336, 378, 384, 392, 416, 448, 476, 480, 512, 518, 560, 576, 600, 640, 768, 896, 1024),
+)
 
 
 class _Graph(NamedTuple):
@@ -279,13 +285,31 @@ def _prepare(pixels: np.ndarray, encoder: OnnxFile, dtype: type[np.generic]) -> 
 def _run_all_outputs(
     path: Path, encoder: OnnxFile, session: onnxruntime.InferenceSession
 ) -> dict[str, np.ndarray]:
-    """Return all outputs of one image, by name."""
+    """Return all outputs of one image, by name; of what fails, say which size would not."""
     names = [value.name for value in session.get_outputs()]
     (taken,) = session.get_inputs()
-    image = _prepare(_trial_images(encoder.input_size_px)[:1], encoder, _INPUTS[taken.type])
-    if isinstance(taken.shape[0], int):
-        image = np.repeat(image, taken.shape[0], axis=0)
-    found = run_network(session, names, {taken.name: image}, str(path), _TRIAL_LIMIT_S)
+
+    def run(side_px: int) -> list[Any]:
+        image = _prepare(_trial_images(side_px)[:1], encoder, _INPUTS[taken.type])
+        if isinstance(taken.shape[0], int):
+            image = np.repeat(image, taken.shape[0], axis=0)
+        return run_network(session, names, {taken.name: image}, str(path), _TRIAL_LIMIT_S)
+
+    def runs(side_px: int) -> bool:
+        with suppress(NetworkFileError):
+            return bool(run(side_px))
+        return False
+
+    try:
+        found = run(encoder.input_size_px)
+    except NetworkFileError as error:
+        right_px = next(filter(runs, _SIDES_TRIED), None)
+        if right_px is None:
+            raise
+        raise NetworkFileError(
+            f"{path}: was exported for images of {right_px} pixels, its preprocessing makes them "
+            f"{encoder.input_size_px}. Say it with `preprocess`, such as size={right_px}."
+        ) from error
     outputs = zip(names, found, strict=True)
     return {name: value for name, value in outputs if isinstance(value, np.ndarray)}
 
