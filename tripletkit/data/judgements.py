@@ -307,7 +307,7 @@ def read_judgements(
 
 
 def _is_database(given: Any) -> bool:
-    return isinstance(given, Path) and DATABASE_FORM.is_at(given)
+    return isinstance(given, Path) and DATABASE_FORM.matches(given)
 
 
 def _is_table(given: object) -> bool:
