@@ -23,7 +23,7 @@ ORIENTATION = 0x0112
 
 # How the stored image must be made so that the orientation turns it upright.
 STORED = {
-    1: (),
+    **dict.fromkeys((0, 1, 9, 99), ()),  # Those that are none are ignored.
     2: (Image.Transpose.FLIP_LEFT_RIGHT,),
     3: (Image.Transpose.ROTATE_180,),
     4: (Image.Transpose.FLIP_TOP_BOTTOM,),
@@ -55,14 +55,6 @@ def test_read_image_turns_upright(tmp_path, corner, orientation):
     np.testing.assert_array_equal(np.asarray(read_image(path)), np.asarray(corner))
 
 
-@pytest.mark.parametrize("orientation", [0, 9, 99])
-def test_read_image_ignores_an_orientation_that_is_none(tmp_path, corner, orientation):
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    corner.save(tmp_path / "odd.png", exif=exif)
-    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "odd.png")), np.asarray(corner))
-
-
 def test_read_image_survives_a_damaged_exif_block(tmp_path, corner):
     path = tmp_path / "damaged.jpg"
     corner.save(path, exif=b"Exif\x00\x00" + b"\xff\x00garbage" * 9)
@@ -78,24 +70,19 @@ def test_read_image_shows_white_through_transparency(tmp_path):
     rgba = np.zeros((4, 4, 4), dtype=np.uint8)
     rgba[..., 0] = 200  # a hidden red
     rgba[:2, :, 3] = 255
-    pixels = save_and_read(Image.fromarray(rgba), tmp_path / "rgba.png")
-    assert (pixels[:2] == (200, 0, 0)).all()
-    assert (pixels[2:] == 255).all()
-
-
-def test_read_image_shows_white_through_a_transparent_palette_colour(tmp_path):
-    image = Image.new("P", (4, 4), 0)
-    image.putpalette([255, 0, 255, 0, 128, 0])
-    image.paste(1, (0, 0, 4, 2))
-    pixels = save_and_read(image, tmp_path / "palette.png", transparency=0)
-    assert (pixels[:2] == (0, 128, 0)).all()
-    assert (pixels[2:] == 255).all()
-
-
-def test_read_image_shows_white_through_a_transparent_rgb_colour(tmp_path):
-    image = Image.new("RGB", (4, 4), (1, 2, 3))
-    pixels = save_and_read(image, tmp_path / "key.png", transparency=(1, 2, 3))
-    assert (pixels == 255).all()
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([255, 0, 255, 200, 0, 0])
+    palette.paste(1, (0, 0, 4, 2))
+    key = Image.new("RGB", (4, 4), (1, 2, 3))
+    key.paste((200, 0, 0), (0, 0, 4, 2))
+    for image, options in (
+        (Image.fromarray(rgba), {}),
+        (palette, {"transparency": 0}),
+        (key, {"transparency": (1, 2, 3)}),
+    ):
+        pixels = save_and_read(image, tmp_path / "clear.png", **options)
+        assert (pixels[:2] == (200, 0, 0)).all()
+        assert (pixels[2:] == 255).all()
 
 
 def test_read_image_scales_16_bits(tmp_path):
@@ -150,15 +137,12 @@ def test_read_image_refuses_a_bomb_before_decoding(tmp_path, monkeypatch):
         read_image(path)
 
 
-def test_read_image_names_a_file_that_is_missing(tmp_path):
-    with pytest.raises(ImageReadError, match=r"none\.jpg"):
-        read_image(tmp_path / "none.jpg")
-
-
-def test_read_image_refuses_floating_point_pixels(tmp_path):
+def test_read_image_refuses_floating_point_pixels_and_names_a_file_that_is_missing(tmp_path):
     Image.new("F", (4, 4), 0.5).save(tmp_path / "float.tif")
     with pytest.raises(ImageReadError, match="no defined white"):
         read_image(tmp_path / "float.tif")
+    with pytest.raises(ImageReadError, match=r"none\.jpg"):
+        read_image(tmp_path / "none.jpg")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (300, 200)])

@@ -51,84 +51,60 @@ def test_an_interruption_leaves_no_traceback(tmp_path, moment):
     assert "Error" not in stderr
 
 
-@pytest.mark.integration
-def test_an_error_that_an_interruption_becomes_is_not_shown():
-    fake = """
-import os, signal, sys
-from tripletkit.cli import main
-from tripletkit import __main__ as entry
-
-def interrupted(**_):
+# What stands before and within the command; its exit code, its output, and a part of its errors.
+INTERRUPTED = "os.kill(os.getpid(), signal.SIGINT)"
+CASES = {
+    "an error that an interruption becomes is not shown": (
+        "",
+        f"""
     try:
-        os.kill(os.getpid(), signal.SIGINT)
+        {INTERRUPTED}
     except KeyboardInterrupt:
         raise ImportError("numpy says something else") from None
-
-main.tripletkit = interrupted
-entry.main()
-"""
-    process = start(fake)
-    _, stderr = process.communicate(timeout=240)
-    assert (process.returncode, stderr) == (130, "")
-
-
-@pytest.mark.integration
-def test_an_interruption_that_a_callback_swallows_comes_again():
-    fake = """
-import os, signal, time
-from tripletkit.cli import main
-from tripletkit import __main__ as entry
-
+""",
+        (130, "", ""),
+    ),
+    "one that a callback swallows comes again": (
+        f"""
 class Swallows:
     def __del__(self):
-        os.kill(os.getpid(), signal.SIGINT)
-
-def interrupted(**_):
+        {INTERRUPTED}
+""",
+        """
     Swallows()
     time.sleep(500)
-
-main.tripletkit = interrupted
-entry.main()
-"""
-    process = start(fake)
-    _, stderr = process.communicate(timeout=240)
-    assert (process.returncode, stderr) == (130, "")
-
-
-def test_an_interruption_cleans_up_and_does_not_take_python_apart():
-    fake = """
-import atexit, os, signal
-from tripletkit.cli import main
-from tripletkit import __main__ as entry
-
+""",
+        (130, "", ""),
+    ),
+    "it cleans up and does not take Python apart": (
+        """
 class CrashesAtTheEnd:
     def __del__(self):
         os.abort()
-
-def interrupted(**_):
+""",
+        f"""
     global kept
     kept = CrashesAtTheEnd()
     atexit.register(print, "cleaned", end="")
     print("said ", end="")
-    os.kill(os.getpid(), signal.SIGINT)
-
-main.tripletkit = interrupted
-entry.main()
-"""
-    process = start(fake)
-    assert process.communicate(timeout=240) == ("said cleaned", "")
-    assert process.returncode == 130
+    {INTERRUPTED}
+""",
+        (130, "said cleaned", ""),
+    ),
+    "a bug keeps its traceback": ("", "\n    1 / 0\n", (1, "", "ZeroDivisionError")),
+}
 
 
 @pytest.mark.integration
-def test_a_bug_keeps_its_traceback():
-    fake = """
-from tripletkit.cli import main
-from tripletkit import __main__ as entry
-main.tripletkit = lambda **_: 1 / 0
-entry.main()
-"""
-    process = start(fake)
-    _, stderr = process.communicate(timeout=240)
-    assert process.returncode == 1
-    assert "ZeroDivisionError" in stderr
+@pytest.mark.parametrize(("before", "within", "expected"), CASES.values(), ids=CASES)
+def test_how_a_command_ends(before, within, expected):
+    process = start(
+        "import atexit, os, signal, time\n"
+        "from tripletkit.cli import main\n"
+        "from tripletkit import __main__ as entry\n"
+        f"{before}\ndef command(**_):{within}\n"
+        "main.tripletkit = command\nentry.main()\n"
+    )
+    stdout, stderr = process.communicate(timeout=240)
+    assert (process.returncode, stdout) == expected[:2]
+    assert expected[2] in stderr if expected[2] else stderr == ""
