@@ -74,13 +74,19 @@ def make_builder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_images_are_kept_byte_for_byte(script, make_builder, tmp_path):
+def test_images_are_kept_byte_for_byte(script, make_builder, tmp_path, monkeypatch, capsys):
     splits = {
         "train": [(draw_jpeg(number), number % 2) for number in range(7)],
         "test": [(draw_jpeg(9), 3), (draw_jpeg(10), -1)],
     }
-    written = script.write_folder(make_builder(splits), tmp_path / "small")
-    assert written == {"train": Counter(rose=4, a_b=3), "test": Counter({"Rose_3": 1, None: 1})}
+    builder = make_builder(splits)
+    monkeypatch.setattr(script, "open_builder", lambda name, _: {"small_set": builder}[name])
+    monkeypatch.setattr(sys, "argv", ["tfds_to_folder.py", "small_set", str(tmp_path / "small")])
+    script.main()
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}/small/train: 7 images of 2 classes",
+        f"{tmp_path}/small/test: 1 images of 1 classes, 1 without a label left out",
+    ]
     files = sorted(path.relative_to(tmp_path).parts[1:] for path in tmp_path.rglob("*.*"))
     assert [parts[:2] for parts in files] == (
         [("test", "Rose_3")] + [("train", "a_b")] * 3 + [("train", "rose")] * 4
@@ -91,47 +97,8 @@ def test_images_are_kept_byte_for_byte(script, make_builder, tmp_path):
         assert found == {data for data, kind in splits[split] if kind == index}
     assert not list((tmp_path / "small" / "test").glob("none*"))
     labels = read_labels(tmp_path / "small" / "train", tmp_path / "small")
-    assert Counter(labels.values()) == written["train"]
+    assert Counter(labels.values()) == Counter(rose=4, a_b=3)
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
-
-
-@pytest.fixture
-def mocked_flowers(tmp_path):
-    """Oxford Flowers 102 with its real classes and splits, and images that TFDS makes up."""
-    import tensorflow_datasets as tfds
-
-    metadata = tmp_path / "metadata"
-    info = tfds.builder("oxford_flowers102", data_dir=str(metadata)).info
-    splits = [
-        tfds.core.SplitInfo(name=name, shard_lengths=[4], num_bytes=0)
-        for name in ("train", "validation", "test")
-    ]
-    info.set_splits(tfds.core.splits.SplitDict(splits))
-    folder = metadata / "oxford_flowers102" / str(info.version)
-    folder.mkdir(parents=True)
-    info.write_to_directory(folder)
-    with tfds.testing.mock_data(num_examples=4, data_dir=str(metadata)):
-        yield tfds
-
-
-@pytest.mark.slow
-def test_flowers_with_their_official_splits(script, mocked_flowers, tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "flowers"
-    monkeypatch.setattr(sys, "argv", ["tfds_to_folder.py", "oxford_flowers102", str(folder)])
-    script.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == [
-        f"{folder}/{split}" for split in ("train", "validation", "test")
-    ]
-    names = mocked_flowers.builder("oxford_flowers102").info.features["label"].names
-    assert all(": 4 images of " in line for line in lines)
-    for split in ("train", "validation", "test"):
-        labels = read_labels(folder / split, folder)
-        assert len(labels) == 4
-        assert set(labels.values()) <= set(names)
-        for name in labels:
-            with Image.open(folder / name) as image:
-                assert np.asarray(image.convert("RGB")).ndim == 3
 
 
 def test_an_existing_folder_is_refused(script, make_builder, tmp_path):
@@ -172,20 +139,8 @@ def test_other_sets_are_refused(script, make_builder, tmp_path):
 
 
 def test_class_names_become_safe_and_stay_distinct(script):
-    names = [
-        "rose",
-        "AC/DC",
-        "Rose",
-        "..",
-        "aux",
-        "",
-        "ROSE",
-        "寿司",
-        "a:b",
-        "a?b",
-        ".hidden",
-        "x" * 300,
-    ]
+    names = ["rose", "AC/DC", "Rose", "..", "aux", "", "ROSE", "寿司"]
+    names += ["a:b", "a?b", ".hidden", "x" * 300]
     safe = script.safe_names(names)
     assert safe[:4] == ["rose", "AC_DC", "Rose_2", "_"]
     assert safe[7] == "寿司"
