@@ -25,7 +25,7 @@ import pandas as pd
 from tripletkit.data.images import Images, open_images, thread_pool
 from tripletkit.data.outputs import note_input, open_output
 from tripletkit.data.text_files import unguard_formula
-from tripletkit.errors import FeatureFileError, MissingExtraError, StoreError
+from tripletkit.errors import FeatureFileError, MissingExtraError
 from tripletkit.features.backbones import file_sha256
 
 # What the array of an `.npz` file is called, the first that is there.
@@ -515,16 +515,10 @@ def _write_table(folder: Path, table: Any) -> None:
     _, pq = import_pyarrow()
     names = _as_bytes(table["name"].to_pylist())
     path = folder / f"part-{hashlib.sha256(names).hexdigest()[:24]}.parquet"
-    try:
-        with open_output(path, "wb") as file:
-            pq.write_table(
-                table, file, compression="none", use_dictionary=False, write_page_checksum=True
-            )
-    except OSError as error:
-        raise StoreError(
-            f"{folder}: the features cannot be written: {error.strerror or error}. Make room "
-            "there, or choose another folder."
-        ) from error
+    with open_output(path, "wb") as file:
+        pq.write_table(
+            table, file, compression="none", use_dictionary=False, write_page_checksum=True
+        )
 
 
 def _read_dataset(folder: Path) -> GivenFeatures:
