@@ -30,7 +30,7 @@ _ONNX_HEAD_FILE = "head.onnx"
 _KERAS_FORMS = {
     file: OutputForm(
         f"the network {network} that tripletkit exports",
-        f'"class_name": "Functional", "config": {{"name": "{network}"',
+        mark=f'"class_name": "Functional", "config": {{"name": "{network}"',
     )
     for file, network in ((_ENCODER_FILE, "encoder"), (_TRIPLET_FILE, "triplet_network"))
 }

@@ -451,13 +451,16 @@ class SplitPrice(Result):
     @classmethod
     def of(cls, triplets: Triplets, split: Split) -> SplitPrice:
         """Count what a split keeps and drops."""
-        parts = (split.train_rows, split.val_rows, split.dropped_rows)
-        of_sides = [np.unique(triplets.rows[rows]) for rows in parts[:2]]
+        of_train = np.unique(triplets.rows[split.train_rows])
+        of_val = np.unique(triplets.rows[split.val_rows])
         return cls(
-            *map(len, parts),
-            *map(len, of_sides),
-            len(np.intersect1d(*of_sides)),
-            _wilson_half_width(_EXPECTED_ACCURACY, len(split.val_rows)),
+            n_train=len(split.train_rows),
+            n_val=len(split.val_rows),
+            n_dropped=len(split.dropped_rows),
+            n_train_images=len(of_train),
+            n_val_images=len(of_val),
+            n_shared_images=len(np.intersect1d(of_train, of_val)),
+            half_width=_wilson_half_width(_EXPECTED_ACCURACY, len(split.val_rows)),
         )
 
     def _summary(self) -> str:
