@@ -108,15 +108,6 @@ def test_links_last_and_a_second_server_is_refused(serve, collect):
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_everybody_has_a_link_where_nobody_is_named(serve):
-    server = serve()
-    assert set(server.links) == {"everybody", "owner"}
-    with urllib.request.urlopen(server.links["everybody"], timeout=60) as reply:
-        assert "What is your name?" in reply.read().decode()
-
-
-@pytest.mark.slow
-@pytest.mark.integration
 def test_twenty_judges_at_once(toy_competition, capsys, monkeypatch):
     """Every answer is there once, and pages are quick, while a model is trained."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")

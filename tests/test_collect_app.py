@@ -383,7 +383,9 @@ def join(site, name, token=None):
 
 @pytest.fixture
 def everybody(open_site):
-    return open_site(judge=())
+    site = open_site(judge=())
+    assert set(site.paths) == {"everybody", "owner"}
+    return site
 
 
 def judges_of(site):
