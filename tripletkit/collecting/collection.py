@@ -131,9 +131,9 @@ class JudgementCollection:
             practised = dict(zip(practice, reasons, strict=True))
             self._asker = Asker(collected, list(self._paths), asking, checks, practised)
             settings = asdict(asking) | {"ask": ask} | json.loads(json.dumps(asdict(told)))
-            for key in kept.keys() & settings.keys():
-                if settings[key] != kept[key]:
-                    change = shorten_setting(settings[key]), shorten_setting(kept[key])
+            for key, setting in settings.items():
+                if setting != kept.get(key, setting):
+                    change = shorten_setting(setting), shorten_setting(kept[key])
                     logger.info("Other than at the last start: %s is %s, it was %s.", key, *change)
             collected.keep_settings(settings)
             if collected.is_ended:
@@ -176,10 +176,7 @@ class JudgementCollection:
                 self.close()
 
     def write_page(self, page: Destination) -> int:
-        """Write a page that works without a server, and return how many questions it holds.
-
-        They are all the open questions of the one judge.
-        """
+        """Write a page with the open questions of the one judge, and return how many they are."""
         (judge,), study = self._judges, self._study
         # Practice says at once what is right, which the page does not know.
         screens = [s for s in self._asker.all_screens(judge.id) if s.purpose != "practice"]

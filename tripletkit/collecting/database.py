@@ -99,10 +99,7 @@ def _now() -> str:
 
 
 class JudgementDatabase:
-    """A database of judgements, open for writing, and made if there is none.
-
-    `key`, 32 bytes, makes one that comes out the same again.
-    """
+    """A database that is open for writing; with the same 32 bytes of `key` it is made the same."""
 
     def __init__(self, path: Path, key: bytes | None = None) -> None:
         if not path.exists() or not path.stat().st_size:
@@ -427,11 +424,7 @@ def _without_space(sql: str) -> str:
 
 @contextmanager
 def only_server(path: Path) -> Iterator[None]:
-    """Refuse to be the second server of a database.
-
-    The lock is one of SQLite's on a file beside the database, which the system takes away from a
-    process that dies in whatever way.
-    """
+    """Refuse to be the second server; the system takes SQLite's lock from a process that dies."""
     lock = path.with_name(f"{path.name}.lock")
     with ExitStack() as stack:
         try:

@@ -76,15 +76,13 @@ class _JudgeReport:
     """What can be said of one judge.
 
     Attributes:
-        n_screens: answered screens.
-        cant_tell: share of them without a choice.
+        cant_tell: share of the answered screens without a choice.
         median_ms: response time; None if it was never measured.
         fast: share of answers faster than half a second.
         consistency: repeated questions answered the same way.
         agreement: questions answered by another judge too, and the same way, over all others.
-        left: share of choices on the left.
         gold: gold questions answered wrongly.
-        reasons: why the judge looks careless; empty if nothing does.
+        reasons: why the judge looks careless.
     """
 
     name: str
