@@ -10,7 +10,7 @@ from test_cli_report import browser  # noqa: F401
 
 import tripletkit as tk
 
-pytest.importorskip("flask", reason="Flask is not installed")
+Client = pytest.importorskip("werkzeug.test", reason="Flask is not installed").Client
 LOCAL = "http://127.0.0.1"
 
 
@@ -21,21 +21,19 @@ def serve(toy_competition, toy_model, tiny_backbone, tmp_path):
 
 @pytest.fixture
 def served(serve, undrawn_figures):
-    """The application, and the path of the link that opens it."""
+    """A visitor of the application, and the path of the link that opens it."""
     with serve() as (server, link):
-        yield server.application, "/" + link.split("/", 3)[3]
 
+        def answer(environ, start):
+            return server.application(environ | {"REMOTE_ADDR": "127.0.0.1"}, start)
 
-@pytest.fixture
-def app(served):
-    return served[0]
+        yield Client(answer), "/" + link.split("/", 3)[3]
 
 
 @pytest.fixture
 def visitor(served):
     """Who opened the link, with what the page sends."""
-    app, opening = served
-    client = app.test_client()
+    client, opening = served
     assert client.get(opening, base_url=LOCAL).status_code == 303
     html = client.get("/", base_url=LOCAL).text
     token = re.search(r'data-token="(\w+)"', html).group(1)
@@ -50,8 +48,8 @@ def visitor(served):
 
 
 @pytest.mark.slow
-def test_nobody_looks_without_the_link(app):
-    client = app.test_client()
+def test_nobody_looks_without_the_link(served):
+    client = served[0]
     for path, code in (("/", 403), ("/open/another", 404), ("/static/x", 404)):
         assert client.get(path, base_url=LOCAL).status_code == code
     assert client.post("/neighbors", data=b"x", base_url=LOCAL).status_code == 403
@@ -59,8 +57,8 @@ def test_nobody_looks_without_the_link(app):
 
 @pytest.mark.slow
 def test_the_page_may_ask_its_server_alone(served):
-    client = served[0].test_client()
-    client.get(served[1], base_url=LOCAL)
+    client, opening = served
+    client.get(opening, base_url=LOCAL)
     page = client.get("/", base_url=LOCAL)
     policy = page.headers["Content-Security-Policy"]
     assert "connect-src 'self'" in policy and "script-src 'sha256-" in policy
@@ -111,9 +109,8 @@ def test_anything_else_is_refused(visitor, changed, code):
 
 
 @pytest.mark.slow
-def test_too_long_an_image_is_refused(visitor, monkeypatch, app):
-    app.config["MAX_CONTENT_LENGTH"] = 1000
-    answer = visitor(b"x" * 1001)
+def test_too_long_an_image_is_refused(visitor):
+    answer = visitor(b"x" * ((32 << 20) + 1))
     assert answer.status_code == 413
     assert "at most 32 MiB" in answer.json["error"]
 
