@@ -214,18 +214,6 @@ def test_a_model_that_has_nothing_set_apart_is_told_as_one(
     assert read_record(tmp_path / "further")["validation"] is None
 
 
-@pytest.mark.slow
-def test_a_fine_tuned_model_answers_and_is_fine_tuned_again(
-    invoke, model, toy_competition, tmp_path
-):
-    invoke("finetune", model, "-o", tmp_path / "m2", "--epochs", 1, "-s", "flip=false", code=0)
-    assert read_record(tmp_path / "m2")["pixels"]["settings"]["flip"] is False
-    invoke("predict", toy_competition.test, "--model", tmp_path / "m2", code=0)
-    invoke("finetune", tmp_path / "m2", "-o", tmp_path / "m3", "--epochs", 1, code=0)
-    start = read_record(tmp_path / "m2")["features"]["weights_sha256"]
-    assert read_record(tmp_path / "m3")["pixels"]["start_weights_sha256"] == start
-
-
 # Batches seen: one is measured, seven make an epoch, so the 18th is in the third; of fine-tuning
 # the 14th.
 @pytest.mark.parametrize(("command", "trapped"), [("train", 18), ("finetune", 14)])
