@@ -46,8 +46,8 @@ from tripletkit.reporting.figures import (
 from tripletkit.results import _align_columns
 from tripletkit.search.offline_mining import _find_cut, _mine_images, _pair_hardest
 from tripletkit.training.batch_learner import Batch, Batches
-from tripletkit.training.epochs import _share_right
 from tripletkit.training.head_trainer import _LabelTraining
+from tripletkit.training.trainer import _share_right
 
 BATCH_SIZE = defaults.CLASSES_PER_BATCH * defaults.IMAGES_PER_CLASS
 WAYS = {

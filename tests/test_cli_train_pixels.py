@@ -94,7 +94,7 @@ def test_resuming_other_data_or_settings_is_refused(invoke, toy_competition, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tripletkit.training.epochs.Fitted.__init__", stop)
+        patch.setattr("tripletkit.training.trainer.Fitted.__init__", stop)
         result = invoke(*arguments, code=130)
     assert "m.checkpoint.npz is kept: the same call with --resume goes on." in result.stderr
     result = invoke(*arguments, "--resume", "-s", "margin=0.5", "-s", "flip=false", code=1)

@@ -15,7 +15,6 @@ from tripletkit.errors import ImageReadError, ModelFolderError
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.keras_backbones import build_backbone, write_random_weights
 from tripletkit.model.settings import Settings
-from tripletkit.training.epochs import Checkpoints, keep_best_epoch
 from tripletkit.training.pixel_training import (
     _augment,
     _DecodedImages,
@@ -23,7 +22,7 @@ from tripletkit.training.pixel_training import (
     _PixelTraining,
     _unfreeze_blocks,
 )
-from tripletkit.training.trainer import Examples
+from tripletkit.training.trainer import Checkpoints, Examples, keep_best_epoch
 
 # The smallest images that its three halvings leave something of.
 CNN = get_backbone("cnn").resized(32)

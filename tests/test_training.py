@@ -23,8 +23,13 @@ from tripletkit.evaluation.validation import warn_of_features
 from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.settings import Settings, _choose_epochs
 from tripletkit.training import head_trainer
-from tripletkit.training.epochs import _effective_rank, _mean_pairwise_distance, check_collapse
-from tripletkit.training.trainer import Examples, make_trainer
+from tripletkit.training.trainer import (
+    Examples,
+    _effective_rank,
+    _mean_pairwise_distance,
+    check_collapse,
+    make_trainer,
+)
 
 N_FEATURES = 20
 SMALL = Settings(hidden=16, dim=4, epochs=5, batch_size=64)

@@ -22,17 +22,11 @@ _LOGIT_SCALE = 16.0
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that are encoded together.
+    """Images that are encoded together, each once."""
 
-    Attributes:
-        images: `(n,)` int32, each image once.
-        labels: `(n,)` int32, their classes; `NO_LABEL` without.
-        triplets: `(n_triplets, 3)` int32 places in `images`; none where they are mined online.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    triplets: np.ndarray
+    images: np.ndarray  # `(n,)` int32
+    labels: np.ndarray  # `(n,)` int32; `NO_LABEL` without
+    triplets: np.ndarray  # `(n_triplets, 3)` int32 places in `images`; none where they are mined
 
 
 class Batches:
@@ -242,11 +236,8 @@ def _share(is_so: tf.Tensor) -> tf.Tensor:
 class FusedAdam(keras.optimizers.Adam):
     """Keras's Adam with each variable updated by one operation instead of ten.
 
-    The formula and the state are Keras's. On a head of a million weights it makes a step a
-    fifth shorter, because each of the ten operations reads and writes all of them.
-
-    Reference:
-        Kingma, Ba. Adam. ICLR 2015. arXiv:1412.6980.
+    On a head of a million weights it makes a step a fifth shorter, because each of the ten
+    operations reads and writes all of them.
     """
 
     def reset(self) -> None:

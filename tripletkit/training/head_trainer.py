@@ -49,17 +49,19 @@ from tripletkit.training.batch_learner import (
     Objective,
     copy_values,
 )
-from tripletkit.training.epochs import EpochTraining, check_collapse, keep_best_epoch
 from tripletkit.training.trainer import (
     Chosen,
     EpochRecord,
+    EpochTraining,
     Examples,
     Fitted,
     HeldOutAnswers,
     OnEpoch,
     Trainer,
+    check_collapse,
     credit,
     ignore_epoch,
+    keep_best_epoch,
 )
 
 logger = logging.getLogger("tripletkit")
@@ -251,11 +253,8 @@ class HeadTrainer(Trainer):
 
 
 def _compress_model(head: keras.Model, features: np.ndarray, settings: Settings) -> keras.Model:
-    """Return a head whose embeddings are compressed: their leading principal components.
-
-    Measured on clothing and CIFAR-10, and on clothing with classes left out: going on to train
-    the projection on the triplets gained 0.9 points at best, lost up to 2.6, and lost on average.
-    """
+    """Return a head whose embeddings are their leading principal components; to go on training
+    these on the triplets gained 0.9 points at best and lost on average."""
     assert settings.dim is not None, "it is compressed"
     compressed = compress_head(head, settings.dim)
     compressed.get_layer("embedding").set_weights(fit_projection(embed(head, features), settings))
@@ -332,10 +331,7 @@ class _Training(EpochTraining):
 
 
 class _HeadTraining(_Training):
-    """Training on triplets as they were given, a whole epoch in one graph.
-
-    The loss looks at triplets alone; where people disagree, these have weights.
-    """
+    """Training on triplets as they were given, a whole epoch in one graph."""
 
     def __init__(
         self,
@@ -525,10 +521,8 @@ def _borrow(owner: object, form: Hashable, make: Callable[[], _T]) -> _T:
 
 
 def _form_of(settings: Settings) -> Settings:
-    """Return settings with the usual values of all that decides no compiled step.
-
-    A step is compiled from these, so that it cannot depend on anything else.
-    """
+    """Return settings with the usual values of all that decides no compiled step: it is compiled
+    from these."""
     usual = {name: getattr(_USUAL, name) for name in _OUTSIDE_STEPS}
     if get_recipe(settings.recipe).compresses:
         usual["dim"] = None

@@ -216,7 +216,6 @@ def measure_learning_curve(
     """Train with shares of the judgements, and of the images, and fit the curve.
 
     Each draw of one round is gone through once; there are three, which give an interval.
-    Nothing is said, but for a warning, where nothing can be held out.
     """
     rows, seed = trainer.examples.rows, trainer.settings.seed
     drawn = _draw_held_out(trainer.examples, seed)
@@ -253,10 +252,7 @@ def measure_learning_curve(
 def _over_fewer_images(
     rows: np.ndarray, train: np.ndarray, wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return about so many of the training triplets, over as few images as chance gives.
-
-    Images are added in an order of chance until the triplets among them are enough.
-    """
+    """Return so many of the training triplets, of images that are added in an order of chance."""
     images = np.unique(rows[train])
     rank = np.empty(images.max() + 1, dtype=np.int64)
     rank[images] = rng.permutation(len(images))

@@ -111,15 +111,11 @@ class PartSettings:
 
     Attributes:
         n_dims: numbers in an embedding; None for as many as there are features.
-        input_dropout: share of the components that is dropped on their way into the hidden layer.
-        n_heads: heads from different starts whose distances are averaged. Short embeddings of
-            their own differ from start to start: three together answered 2.1 points more of the
-            held-out triplets of the stamps than one. Steps away from the features do not (-0.2).
-        variants: after how many steps the weights are taken, ascending. Short embeddings of their
-            own need more on many images: 240 instead of 120 answered 1.6 points more on CIFAR-10
-            and 3.5 less on many classes.
-        batch_size: triplets in a step; half as many where there are more images than this, which
-            answered as many of CIFAR-10 in half the time.
+        n_heads: heads from different starts whose distances are averaged: three short embeddings
+            answered 2.1 points more of the held-out stamps than one, residual heads 0.2 less.
+        variants: after how many steps the weights are taken, ascending. Short embeddings need more
+            on many images: 240 for 120 gained 1.6 points on CIFAR-10, lost 3.5 on many classes.
+        batch_size: triplets in a step; half as many where there are more images than this.
     """
 
     head: str
@@ -381,9 +377,8 @@ def train_map(
 
     An embedding is the features x at length 1 and a step along their directions V,
     y = x + V (W - I) V'x, at length 1 again. W is a square matrix that starts as the identity and
-    is held near it, so that few triplets leave the features' own order as it is. How far distances
-    of features differ depends on the network and the depth: by a tenth or by a hundredth. So the
-    margin of the loss is some times the root mean square of the frozen margins of its triplets.
+    is held near it, so that few triplets leave the features' own order as it is. Distances differ
+    by a tenth or by a hundredth, so the loss is of margins in units of the set's own.
 
     References:
         Weinberger, Saul. Distance Metric Learning for Large Margin Nearest Neighbor

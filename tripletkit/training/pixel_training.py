@@ -50,14 +50,10 @@ from tripletkit.training.batch_learner import (
     Objective,
     copy_values,
 )
-from tripletkit.training.epochs import (
-    Checkpoints,
-    EpochTraining,
-    check_collapse,
-    keep_best_epoch,
-)
 from tripletkit.training.trainer import (
+    Checkpoints,
     Chosen,
+    EpochTraining,
     Examples,
     Fitted,
     FromPixels,
@@ -65,7 +61,9 @@ from tripletkit.training.trainer import (
     OnEpoch,
     Trainer,
     Workplace,
+    check_collapse,
     ignore_epoch,
+    keep_best_epoch,
 )
 
 logger = logging.getLogger("tripletkit")
@@ -133,11 +131,7 @@ def _augment(
     pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: float
 ) -> np.ndarray:
     """Return images as training sees them this time: half are flipped, each moves by up to a share
-    of its side, and what comes in repeats its edge.
-
-    The same number of times is drawn whatever is asked for, so that switching one thing off leaves
-    the other as it was.
-    """
+    of its side, and what comes in repeats its edge. One switched off leaves the other as it was."""
     n_images, side = pixels.shape[:2]
     is_flipped = rng.random((n_images, 1)) < 0.5
     furthest = round(shift * side)
@@ -211,11 +205,8 @@ class _PixelNetwork:
 
 
 def _unfreeze_blocks(backbone: Backbone, model: keras.Model, n_blocks: int) -> None:
-    """Let the last blocks of a backbone learn, and nothing else of it.
-
-    Batch norm stays frozen everywhere: its statistics, and its scale and shift, are those of
-    ImageNet. Statistics of small batches of few images would undo what the network knows.
-    """
+    """Let the last blocks of a backbone learn, and nothing else of it, nor any batch norm:
+    statistics of small batches of few images would undo what the network knows."""
     patterns = [re.compile(block) for block in backbone.blocks[-n_blocks:]]
     for layer in model.layers:
         layer.trainable = not isinstance(layer, _STATISTICS) and any(
