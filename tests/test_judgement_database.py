@@ -157,6 +157,20 @@ def test_other_files_are_refused(tmp_path):
         JudgementDatabase(older)
 
 
+def test_nothing_is_added_to_a_damaged_file(asked):
+    """Bytes that are put in move all pages behind them; the first page tells who made the file."""
+    database, asker, judge = asked
+    asker.screens(judge.id)
+    database.close()
+    whole = database.path.read_bytes()
+    for place in range(5_000, len(whole), 3_000):
+        damaged = whole[:place] + b"\0 a hole" + whole[place:]
+        database.path.write_bytes(damaged)
+        with pytest.raises(JudgementsError, match=r"j\.sqlite: damaged"):
+            JudgementDatabase(database.path)
+        assert database.path.read_bytes() == damaged
+
+
 def test_an_empty_file_is_what_a_killed_start_leaves(tmp_path):
     path = tmp_path / "j.sqlite"
     path.touch()

@@ -107,9 +107,22 @@ class JudgementDatabase:
         self.path = path
         self._local = threading.local()
         self._write = threading.RLock()
+        self._check_whole()
         facts = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
         self.id, self.key = facts["database"], bytes.fromhex(facts["key"])
         self.owner_token, self.open_token = facts["owner"], facts["open"]
+
+    def _check_whole(self) -> None:
+        """Refuse a damaged file: what is added to one may be lost."""
+        try:
+            (found,) = self.connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            found = str(error)
+        if found != "ok":
+            raise JudgementsError(
+                f"{self.path}: damaged, so nothing is added to it: {found}. Take a copy that is "
+                "whole"
+            )
 
     @property
     def connection(self) -> sqlite3.Connection:
