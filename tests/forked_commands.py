@@ -15,6 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -151,7 +152,8 @@ def _run(words: list[str], errors: Path) -> NoReturn:
     code = run_command(words)
     # No ordinary end, which waits for threads that the fork does not have, and takes Python apart.
     shutil.rmtree(private_temporary_folder(), ignore_errors=True)
-    errors.with_suffix(".loaded").write_text(json.dumps([*sys.modules]))
+    with suppress(OSError):  # no file of that size is allowed
+        errors.with_suffix(".loaded").write_text(json.dumps([*sys.modules]))
     sys.stderr.flush()
     os._exit(code)
 
