@@ -181,7 +181,7 @@ def record() -> str:
             for name, hint in hints.items()
         ]
         about = (kind.__doc__ or "").partition("\n")[0]
-        parts += [f"### {kind.__name__}", "", _escape(about), ""]
+        parts += [f"### {kind.__name__.lstrip('_')}", "", _escape(about), ""]
         parts += [_table(("key", "value", "what it is"), rows), ""]
     return "\n".join(parts)
 
@@ -244,7 +244,7 @@ def _show_type(hint: object) -> str:
         return names[hint]
     if hint is typing.Any:
         return "any"
-    name = getattr(hint, "__name__", str(hint))
+    name = getattr(hint, "__name__", str(hint)).lstrip("_")
     return f"[{name}](#{name.lower()})" if dataclasses.is_dataclass(hint) else name
 
 

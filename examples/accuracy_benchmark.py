@@ -130,7 +130,7 @@ def train_recipe(
             if interval:
                 said[name] = interval.to_list()
     if (unseen := model.record.unseen_classes) is not None:
-        said = {**(said or {}), "unseen": unseen["trained"]["accuracy"]}
+        said = {**(said or {}), "unseen": unseen.trained.accuracy}
     answers = model.answer(questions, of.images)
     yield Measured(way, answers.margins, seconds_s, said)
     if n_judgements is None and len(parts := model.record.parts) > 1:

@@ -30,7 +30,7 @@ from sklearn.datasets import load_sample_images
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.data.triplets import write_triplets
-from tripletkit.evaluation.answers import Answers, write_answers
+from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.encoder import Encoder
@@ -43,7 +43,7 @@ from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.losses.functions import DISTANCES
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.export import _build_triplet_network, _join_encoder
-from tripletkit.model.heads import build_head
+from tripletkit.model.heads import build_body
 from tripletkit.model.model_folder import save_model
 from tripletkit.model.record import (
     FileRecord,
@@ -130,7 +130,7 @@ def head(n_images: int = 10_000, n_triplets: int = 60_000) -> None:
     """Training on rows of one matrix, against `fit` on gathered arrays and on tf.data."""
     features = np.maximum(rng.normal(size=(n_images, N_FEATURES)), 0).astype(np.float32)
     rows = rng.integers(0, n_images, (n_triplets, 3)).astype(np.int32)
-    shared = build_head(N_FEATURES, defaults.HIDDEN, defaults.DIM, defaults.DROPOUT)
+    shared = build_body(N_FEATURES, Settings())
     inputs = [keras.Input((N_FEATURES,)) for _ in range(3)]
     network = keras.Model(inputs, keras.layers.Concatenate()([shared(each) for each in inputs]))
     network.compile(keras.optimizers.Adam(defaults.LEARNING_RATE), keras_triplet_loss)
@@ -188,7 +188,7 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
         make_trainer(Examples(found.features, rows), Settings(epochs=n_epochs)).fit()
 
     ours_s = seconds(ours)
-    untrained = build_head(N_FEATURES, defaults.HIDDEN, defaults.DIM, defaults.DROPOUT)
+    untrained = build_body(N_FEATURES, Settings())
     encoder = Encoder((FeaturePart(BACKBONE, BACKBONE.facts(), BACKBONE.find_weights),))
     network = _build_triplet_network(_join_encoder(encoder, [(BACKBONE, model)], untrained))
     network.compile(keras.optimizers.Adam(defaults.LEARNING_RATE), keras_triplet_loss)
@@ -210,7 +210,7 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
 def write_random_model(folder: Path, space: FeatureSpace, images: Path) -> None:
     """Write a model folder with an untrained head."""
     settings = Settings()
-    untrained = build_head(N_FEATURES, settings.hidden, settings.dim, settings.dropout)
+    untrained = build_body(N_FEATURES, settings)
     record = ModelRecord(
         created="",
         command="",
@@ -286,7 +286,7 @@ def predict(folder: Path, n_images: int = 5_000, n_triplets: int = 59_544) -> No
     margins = triplet_margins(embeddings, queries.rows, defaults.DISTANCE)
     answers = Answers.from_margins(margins, queries, queries.source)
     answered_s = time.perf_counter() - started_s
-    write = seconds(lambda: write_answers(folder / "many.csv", answers))
+    write = seconds(lambda: answers.write(folder / "many.csv", overwrite=True))
     show("read 5 million triplets", f"{n_many / read_s / 1e6:.1f} million/s")
     show("answer 5 million triplets", f"{n_many / answered_s / 1e6:.1f} million/s")
     show("answer and write them as CSV", f"{n_many / (answered_s + write) / 1e6:.1f} million/s")

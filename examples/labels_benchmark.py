@@ -46,13 +46,12 @@ def measure(model: tk.Model) -> dict[str, float]:
     """Return what the table shows of a training."""
     record = model.record
     classes = record.classification
-    variance = classes["trained"]["variance"]
     return {
         "triplets": model.validation.trained.accuracy,
         "last epoch": model.history["val_accuracy"].iloc[-1],
-        "10-NN": classes["trained"]["nearest_neighbors"]["value"],
-        "mAP": classes["trained"]["mean_average_precision"]["value"],
-        "within share": variance["within"] / (variance["within"] + variance["between"]),
+        "10-NN": classes.trained.nearest_neighbors.value,
+        "mAP": classes.trained.mean_average_precision.value,
+        "within share": classes.trained.variance.within_share,
         "epochs": record.best_epoch,
         "seconds": record.times.training_s,
     }

@@ -34,7 +34,7 @@ from tripletkit import defaults
 from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import ImageLabels, read_labels
 from tripletkit.defaults import FROZEN_DISTANCE
-from tripletkit.evaluation.classification import ClassDistances, measure_distribution
+from tripletkit.evaluation.classification import ClassDistances, DistanceDistribution
 from tripletkit.model.settings import Settings
 from tripletkit.reporting.figures import (
     LIGHT,
@@ -194,7 +194,7 @@ def compare_cuts(task: Task, share: float, seeds: list[int]) -> str:
     for seed in seeds:
         labels = spoil(task.labels.of_image, share, seed)
         images = ClassDistances(of_images, labels[task.images], FROZEN_DISTANCE)
-        distribution = measure_distribution(images)
+        distribution = DistanceDistribution.of(images)
         mined = {}
         for name, quantiles in CUTS.items():
             counts = (distribution.positives, distribution.negatives)

@@ -49,7 +49,6 @@ from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import read_labels
 from tripletkit.data.outputs import end_moves, remove_unfinished
 from tripletkit.data.triplets import write_triplets
-from tripletkit.evaluation.answers import write_answers
 from tripletkit.model.model_folder import load_model
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hostile"
@@ -775,7 +774,7 @@ def _read_answers(data: bytes) -> str | None:
         return "margins without an end"
     form = "labels" if answers.margins is None or answers.triplets is None else "csv"
     written = io.StringIO()
-    write_answers(written, answers, form)
+    answers.write(written, form)
     again = read_answers(io.BytesIO(written.getvalue().encode()))
     return None if (again.predictions == answers.predictions).all() else "other answers"
 

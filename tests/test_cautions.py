@@ -10,44 +10,41 @@ import numpy as np
 import pytest
 
 from tripletkit import WeakScoreWarning
-from tripletkit.evaluation.pooled import PooledValidation, score_pooled
+from tripletkit.evaluation.pooled import PooledScore, PooledValidation
 from tripletkit.training.run import _warn_of_weak_draws
 
 
 def pooled(n_right: int, n_frozen: int) -> PooledValidation:
     images, draws = np.arange(60).reshape(20, 3), np.arange(20) % 2
     trained, frozen = (
-        score_pooled((np.arange(20) < n).astype(float), images, draws) for n in (n_right, n_frozen)
+        PooledScore.of((np.arange(20) < n).astype(float), images, draws)
+        for n in (n_right, n_frozen)
     )
     return PooledValidation(trained, frozen, n_draws=2, n_rounds=1, by="images", seconds_s=1.0)
 
 
-def test_draws_without_a_gain_are_told_with_what_to_try() -> None:
-    with pytest.warns(WeakScoreWarning, match=r"\(0\.6000\) are no better .* \(0\.7000\)") as said:
-        _warn_of_weak_draws(pooled(12, 14), "mlp")
-    assert "`recipe=auto`" in str(said[0].message)
-
-
-def test_a_map_is_advised_where_it_is_ahead_of_the_frozen_features() -> None:
-    scores = pooled(12, 14)
-    for of_map, advised in ((15, "`recipe=map`"), (13, "`recipe=auto`")):
-        with pytest.warns(WeakScoreWarning) as said:
-            _warn_of_weak_draws(replace(scores, map=pooled(of_map, 0).trained), "mlp")
-        assert advised in str(said[0].message)
-
-
-@pytest.mark.parametrize("recipe", ["map", "auto", "best"])
-def test_what_chooses_by_itself_is_advised_no_other_recipe(recipe: str) -> None:
-    with pytest.warns(WeakScoreWarning) as said:
-        _warn_of_weak_draws(pooled(12, 14), recipe)
-    assert "recipe" not in str(said[0].message)
-
-
-def test_a_gain_and_equal_scores_are_not_warned_of() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        _warn_of_weak_draws(pooled(15, 14), "mlp")
-        _warn_of_weak_draws(pooled(14, 14), "mlp")
+@pytest.mark.parametrize(
+    ("n_right", "of_map", "recipe", "said"),
+    [
+        (12, None, "mlp", ["(0.6000) are no better", "(0.7000)", "`recipe=auto`"]),
+        (12, 15, "mlp", ["`recipe=map`"]),
+        (12, 13, "mlp", ["`recipe=auto`"]),
+        # What chooses by itself is advised no other.
+        *((12, None, recipe, ["Try more triplets"]) for recipe in ("map", "auto", "best")),
+        (15, None, "mlp", None),
+        (14, None, "mlp", None),
+    ],
+)
+def test_draws_without_a_gain_are_told_with_what_to_try(n_right, of_map, recipe, said) -> None:
+    scores = pooled(n_right, 14)
+    if of_map is not None:
+        scores = replace(scores, map=pooled(of_map, 0).trained)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _warn_of_weak_draws(scores, recipe)
+    assert [each.category for each in caught] == [WeakScoreWarning] * (said is not None)
+    for part in said or ():
+        assert part in str(caught[0].message)
 
 
 @pytest.fixture

@@ -1,16 +1,29 @@
-"""Comparisons checked by hand, by loops and by simulation."""
+"""Comparisons checked by hand, by loops and by simulation; and what `tripletkit compare` says."""
 
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tripletkit.evaluation.comparison import compare_answers
+import tripletkit as tk
+from tripletkit import Triplets
 from tripletkit.evaluation.intervals import image_interval
+
+pytestmark = pytest.mark.filterwarnings("ignore::tripletkit.DataWarning")
+
+
+def compare(credits, rows=None):
+    """Compare answers of which a 1 is right."""
+    triplets = None
+    if rows is not None:
+        names = [f"{index}.jpg" for index in range(rows.max() + 1)]
+        triplets = Triplets(names, rows, np.arange(len(rows)) + 1, "test.txt")
+    return tk.compare(credits, triplets=triplets)
 
 
 def pair_of(left, right, rows=None):
-    return compare_answers({"left": left, "right": right}, rows).pairs[0]
+    return compare({"left": left, "right": right}, rows).pairs[0]
 
 
 def split_credit(n_both: int, n_left: int, n_right: int, n_none: int):
@@ -28,9 +41,9 @@ def test_mcnemar_p_equals_a_sum_of_binomials(n_left, n_right):
     )
 
 
-def test_compare_answers_by_hand():
+def test_compare_by_hand():
     left, right = split_credit(50, 12, 4, 34)
-    comparison = compare_answers({"b.csv": right, "a.csv": left})
+    comparison = compare({"b.csv": right, "a.csv": left})
     assert [ranked.name for ranked in comparison.ranking] == ["a.csv", "b.csv"]
     assert [ranked.accuracy for ranked in comparison.ranking] == [0.62, 0.54]
     (pair,) = comparison.pairs
@@ -49,17 +62,20 @@ def test_compare_answers_by_hand():
 def test_holm_multiplies_the_smallest_p_by_the_number_of_pairs():
     generator = np.random.default_rng(0)
     credits = {str(share): (generator.random(300) < share).astype(int) for share in (0.5, 0.6, 0.8)}
-    pairs = compare_answers(credits).pairs
-    assert len(pairs) == 3
+    rows = generator.integers(0, 30, (300, 3))
+    found = compare(credits, rows)
+    assert len(found.pairs) == 3
     running = 0.0
-    for factor, pair in zip((3, 2, 1), sorted(pairs, key=lambda pair: pair.mcnemar_p), strict=True):
+    by_p = sorted(found.pairs, key=lambda pair: pair.mcnemar_p)
+    for factor, pair in zip((3, 2, 1), by_p, strict=True):
         running = max(running, min(1, factor * pair.mcnemar_p))
         assert pair.holm_p == pytest.approx(running)
+    assert compare(dict(reversed(credits.items())), rows) == found
 
 
 def test_same_answers_show_nothing():
     credit = np.array([1, 0, 1, 1])
-    pair = compare_answers({"a": credit, "b": credit}, np.arange(12).reshape(4, 3)).pairs[0]
+    pair = pair_of(credit, credit, np.arange(12).reshape(4, 3))
     assert (pair.difference, pair.mcnemar_p) == (0, 1)
     assert pair.image_interval.reason == "all rows are alike" and pair.smallest_difference is None
 
@@ -70,9 +86,8 @@ def test_images_that_share_triplets_widen_what_can_be_shown():
     hard_for_left, hard_for_right = generator.normal(size=(2, 40))
     left = (hard_for_left[rows].sum(axis=1) < 1).astype(int)
     right = (hard_for_right[rows].sum(axis=1) < 1).astype(int)
-    by_rows, by_images = pair_of(left, right), pair_of(left, right, rows)
-    assert by_images.smallest_difference > 2 * by_rows.smallest_difference
-    pair = compare_answers({"left": left, "right": right}, rows).pairs[0]
+    by_rows, pair = pair_of(left, right), pair_of(left, right, rows)
+    assert pair.smallest_difference > 2 * by_rows.smallest_difference
     assert pair.image_interval.low <= pair.difference <= pair.image_interval.high
     # Of a difference of shares, whichever is the better.
     left, right = (left, right) if pair.left == "left" else (right, left)
@@ -92,10 +107,46 @@ def test_smallest_difference_is_found_in_80_percent_of_files():
     assert 0.74 <= found / 400 <= 0.86
 
 
-def test_comparison_does_not_depend_on_the_order_of_files():
-    generator = np.random.default_rng(3)
-    credits = {name: (generator.random(200) < share).astype(int) for name, share in
-               (("a", 0.5), ("b", 0.7), ("c", 0.9))}  # fmt: skip
-    rows = generator.integers(0, 30, (200, 3))
-    turned = dict(reversed(credits.items()))
-    assert compare_answers(credits, rows) == compare_answers(turned, rows)
+TRUTH = [1, 0] * 20
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Path:
+    """A truth, and answers that are wrong on the first 2, 3 and 12 rows."""
+    monkeypatch.chdir(tmp_path)
+    for name, n_wrong in (("truth", 0), ("good", 2), ("near", 3), ("fair", 12)):
+        answers = [1 - label if row < n_wrong else label for row, label in enumerate(TRUTH)]
+        Path(f"{name}.txt").write_text("".join(f"{answer}\n" for answer in answers))
+    return tmp_path
+
+
+def test_compare_claims_no_more_than_there_is_to_see(tripletkit, folder):
+    near = tk.compare({"near": "near.txt", "good": "good.txt"}, "truth.txt")
+    assert str(near).splitlines()[-1] == "  No sign that either is truly better."
+    Path("few.txt").write_text("".join(f"a{n % 3} b{n % 4} c{n % 5}\n" for n in range(40)))
+    result = tripletkit(*"compare fair.txt good.txt truth.txt --triplets few.txt".split())
+    few = "too few images for an interval (12, used like 11.4 equal ones; it takes 25)"
+    lines = result.stdout.splitlines()
+    assert f"  95% interval               none: {few}" in lines
+    assert lines[-1] == f"  On these rows good.txt is better; whether on others: {few}."
+    assert ["too few images" in line for line in lines[3:5]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        ("good.txt truth.txt", 2, "expected two or more answers and then their truth"),
+        ("good.txt good.txt truth.txt", 2, "Expected different answer files"),
+        ("good.txt none.txt truth.txt", 2, "'none.txt' does not exist"),
+        ("good.txt short.txt truth.txt", 1, "short.txt: expected 40 answers"),
+        ("good.txt fair.txt truth.txt --rows no/d.csv", 1, "no/d.csv: its folder "),
+        ("truth.csv good.txt preds.csv", 1, "truth.csv: expected answers, got the column label"),
+    ],
+)
+def test_compare_says_what_is_wrong(tripletkit, folder, arguments, exit_code, message):
+    Path("short.txt").write_text("1\n0\n")
+    Path("truth.csv").write_text("label\n" + "1\n" * 40)
+    Path("preds.csv").write_text("prediction\n" + "1\n" * 40)
+    result = tripletkit("compare", *arguments.split(), code=exit_code)
+    assert message in result.stderr
+    assert result.stdout == ""

@@ -14,11 +14,11 @@ from tripletkit import TripletkitError, Triplets, defaults
 from tripletkit.data.labels import ImageLabels
 from tripletkit.data.splits import held_out_draws
 from tripletkit.data.splits.held_out_draws import find_groups, hold_out_classes
-from tripletkit.evaluation.pooled import fit_learning_curve
+from tripletkit.evaluation.pooled import LearningCurve
+from tripletkit.evaluation.validation import Nearness
 from tripletkit.model.settings import Settings
 from tripletkit.training.held_out import (
     _draw_held_out,
-    _measure_novelty,
     answer_held_out,
     measure_learning_curve,
     measure_unseen_classes,
@@ -117,16 +117,16 @@ def test_novelty_is_the_share_of_the_way_from_new_images_to_unseen_classes(featu
     is_new = np.arange(160) % 8 < 3
     known = np.flatnonzero(~is_new)
     is_held_out = known % 8 == 3
-    near = _measure_novelty(unit[known], is_held_out, unit[known] + 1e-3)
-    far = _measure_novelty(unit[known], is_held_out, unit[is_new])
-    assert near["novelty"] == 0 < 0.5 < far["novelty"] <= 1
-    assert far["n_test"] == is_new.sum()
-    way = far["of_unseen_classes"] - far["of_training"]
-    share = (far["of_test"] - far["of_training"]) / way
-    assert far["novelty"] == pytest.approx(min(share, 1))
+    near = Nearness.of(unit[known], is_held_out, unit[known] + 1e-3)
+    far = Nearness.of(unit[known], is_held_out, unit[is_new])
+    assert near.novelty == 0 < 0.5 < far.novelty <= 1
+    assert far.n_test == is_new.sum()
+    way = far.of_unseen_classes - far.of_training
+    share = (far.of_test - far.of_training) / way
+    assert far.novelty == pytest.approx(min(share, 1))
     # Nothing can be told where held-out classes are as near as other images.
-    same = _measure_novelty(unit[:8].repeat(2, axis=0), np.arange(16) % 2 == 0, unit[:4])
-    assert same["novelty"] == 0.5
+    same = Nearness.of(unit[:8].repeat(2, axis=0), np.arange(16) % 2 == 0, unit[:4])
+    assert same.novelty == 0.5
 
 
 @pytest.mark.parametrize("given", [{"dim": 6}, {}])
@@ -168,7 +168,7 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
         return margins
 
     plan = plan_unseen_classes(examples, 0, 0.25)
-    seen, better = measure(Answering(examples, answer), plan, lambda *done: told.append(done))
+    seen = measure(Answering(examples, answer), plan, lambda *done: told.append(done))
     # Where the same are drawn again there is one less.
     n_rounds = len(plan)
     assert len(said) == n_rounds > 2
@@ -181,14 +181,13 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
     right = [
         np.mean([margins[row] for margins in said if row in margins]) > 0 for row in sorted(asked)
     ]
-    assert {seen[name]["n"] for name in ("trained", "frozen_cosine", "map")} == {len(asked)}
+    assert seen.trained.n == seen.frozen.n == seen.map.n == len(asked)
     assert len(asked) > max(map(len, said))
-    assert seen["trained"]["accuracy"] == pytest.approx(np.mean(right))
-    assert seen["n_held_out_images"] == len({image for all_ in held_out for image in all_})
+    assert seen.trained.accuracy == pytest.approx(np.mean(right))
+    assert seen.n_held_out_images == len({image for all_ in held_out for image in all_})
     # Answers by chance are worse than a map of features that tell.
-    assert seen["map"]["accuracy"] > seen["trained"]["accuracy"]
-    assert better is not None
-    assert better.name == "map"
+    assert seen.map.accuracy > seen.trained.accuracy
+    assert seen.better.name == "map"
 
 
 def test_kinds_are_the_classes_of_labelled_images(features, rows):
@@ -225,20 +224,20 @@ def noisy(rng, noise, slope=1.5):
 def test_the_interval_holds_the_true_gain():
     rng = np.random.default_rng(0)
     true = 1.5 / np.sqrt(1500) - 1.5 / np.sqrt(2000)
-    curves = [fit_learning_curve(N, noisy(rng, 0.01), 1500, 500) for _ in range(200)]
+    curves = [LearningCurve.fit(N, noisy(rng, 0.01), 1500, 500) for _ in range(200)]
     held = np.mean([curve.interval.low <= true <= curve.interval.high for curve in curves])
     assert 0.9 <= held <= 0.99
 
 
 def test_two_draws_give_no_interval_and_a_flat_curve_is_short_of_nothing():
-    assert fit_learning_curve(N[:2], 0.8 + 0 * N[:2], 1500).interval is None
-    assert fit_learning_curve(N, 0.8 + 0 * N, 1500).short_of is None
+    assert LearningCurve.fit(N[:2], 0.8 + 0 * N[:2], 1500).interval is None
+    assert LearningCurve.fit(N, 0.8 + 0 * N, 1500).short_of is None
 
 
 def test_fewer_images_that_do_worse_say_that_images_are_short():
     accuracies = 0.9 - 3 / np.sqrt(N)
     low, same = (
-        fit_learning_curve(N, accuracies, 1500, with_fewer_images=accuracies[:, 0] - less)
+        LearningCurve.fit(N, accuracies, 1500, with_fewer_images=accuracies[:, 0] - less)
         for less in (0.05, 0)
     )
     assert (low.short_of, same.short_of) == ("images", "judgements")
@@ -247,14 +246,14 @@ def test_fewer_images_that_do_worse_say_that_images_are_short():
 def test_every_number_has_its_interval():
     rng = np.random.default_rng(1)
     accuracies = noisy(rng, 0.01)
-    curve = fit_learning_curve(N, accuracies, 1500, with_fewer_images=accuracies[:, 0] - 0.02)
+    curve = LearningCurve.fit(N, accuracies, 1500, with_fewer_images=accuracies[:, 0] - 0.02)
     of_points = zip(accuracies.T, curve.intervals, strict=True)
     for values, interval in (*of_points, (accuracies[:, 0] - 0.02, curve.fewer_interval)):
         expected = ttest_1samp(values, 0).confidence_interval()
         assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
     assert [*curve.to_frame()] == ["n_triplets", "accuracy", "low", "high"]
     assert str(curve).count(" to ") == 5
-    few = fit_learning_curve(N[:2], accuracies[:2], 1500)
+    few = LearningCurve.fit(N[:2], accuracies[:2], 1500)
     assert few.intervals == (None,) * 3 and "no interval" in few.outlook
 
 

@@ -1,7 +1,6 @@
 """Intervals are believed blindly by their readers, so their coverage is simulated here."""
 
 import importlib.util
-import json
 from math import sqrt
 from pathlib import Path
 from types import ModuleType
@@ -11,15 +10,12 @@ import pytest
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
-from tripletkit import Answers
 from tripletkit.evaluation.intervals import (
+    ImageSpread,
     NoInterval,
     image_interval,
-    measure_image_spread,
     wilson_interval,
 )
-from tripletkit.evaluation.scoring import Score, score_answers
-from tripletkit.model.record import _converter
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "interval_coverage.py"
 
@@ -57,7 +53,7 @@ def test_image_spread_equals_a_loop_over_pairs_of_rows():
     total = (np.outer(deviations, deviations) * shares).sum()
     expected = total / len(rows) ** 2 / (1 - shares.mean())
     assert expected > values.var() / len(rows)  # so that the lower bound is not what is tested
-    assert measure_image_spread(values, rows).standard_error ** 2 == pytest.approx(expected)
+    assert ImageSpread.of(values, rows).standard_error ** 2 == pytest.approx(expected)
 
 
 def test_image_spread_of_one_grouping_is_the_usual_clustered_error():
@@ -65,13 +61,13 @@ def test_image_spread_of_one_grouping_is_the_usual_clustered_error():
     groups = np.repeat(np.arange(5), 2)
     means = values.reshape(5, 2).mean(axis=1)
     expected = means.var(ddof=1) / 5  # rows of a group are alike: five independent means
-    assert measure_image_spread(values, groups).standard_error ** 2 == pytest.approx(expected)
+    assert ImageSpread.of(values, groups).standard_error ** 2 == pytest.approx(expected)
 
 
 def test_image_spread_is_not_far_below_that_of_independent_rows():
     # Each image is in one right and one wrong row, so its deviations cancel.
     values, rows = np.array([1, 0, 1, 0]), np.array([[0, 1], [1, 2], [3, 4], [4, 5]])
-    spread = measure_image_spread(values, rows)
+    spread = ImageSpread.of(values, rows)
     shares = np.array([[bool(set(left) & set(right)) for left in rows] for right in rows])
     center = np.eye(4) - 1 / 4
     noise = sqrt(2 * np.trace(center @ shares @ center @ shares)) / 4 / (1 - shares.mean())
@@ -94,7 +90,7 @@ def test_degrees_of_freedom_equal_a_loop_over_matrices():
     counts = np.array([sum(k in row for row in rows.tolist()) for k in range(12)])
     n_alike = (counts**2).sum() ** 2 / (counts**4).sum()
     skewness = sqrt(n_alike) * (sums**3).sum() / (sums**2).sum() ** 1.5
-    spread = measure_image_spread(values, rows)
+    spread = ImageSpread.of(values, rows)
     variance = spread.standard_error**2
     of_images = variance - of_rows
     deviation = noise + of_images * sqrt(2 * (1 + 3 * skewness**2) / (n_alike - 1))
@@ -205,14 +201,3 @@ def test_simulated_answers_have_the_accuracy_that_was_asked_for(coverage):
     means = [values.mean() for values, _ in sets]
     assert np.mean(means) == pytest.approx(0.9, abs=4 * np.std(means) / sqrt(200))
     assert coverage.show_cell(0.951, 0.5) == "95.1, 50"
-
-
-@pytest.mark.parametrize("n_images", [10, 100], ids=["too few", "an interval"])
-def test_the_record_of_a_model_keeps_an_interval_and_why_there_is_none(n_images):
-    generator = np.random.default_rng(6)
-    answers = Answers(generator.integers(0, 2, 400).astype(np.int8), None, None, "answers")
-    rows = draw_rows(generator, 400, n_images)
-    score = score_answers(answers, np.ones(400, dtype=np.int8), rows=rows)
-    assert bool(score.image_interval) == (n_images == 100)
-    record = json.loads(json.dumps(_converter().unstructure(score)))
-    assert _converter().structure(record, Score) == score

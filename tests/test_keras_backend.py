@@ -23,8 +23,9 @@ BUILD = """
 import os, sys, tempfile
 import tripletkit
 before = os.environ.get("KERAS_BACKEND")
-from tripletkit.model.heads import build_head
-head = build_head(4, 3, 2, 0.5)
+from tripletkit.model.heads import build_body
+from tripletkit.model.settings import Settings
+head = build_body(4, Settings(hidden=3, dim=2))
 import keras
 print(before, keras.config.backend(), head.output_shape)
 print(tempfile.NamedTemporaryFile(delete=False).name)
@@ -86,7 +87,7 @@ def test_another_backend_is_refused_before_anything_slow():
         "from tripletkit.errors import MissingExtraError\n"
         "import sys\n"
         "try:\n"
-        "    from tripletkit.model.heads import build_head\n"
+        "    from tripletkit.model.heads import build_body\n"
         "except MissingExtraError as error:\n"
         "    print(error)\n"
         "print(sorted({'keras', 'tensorflow', 'jax'} & set(sys.modules)))\n",

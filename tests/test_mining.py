@@ -15,8 +15,8 @@ from tripletkit import TripletkitError
 from tripletkit.evaluation import classification
 from tripletkit.evaluation.classification import (
     ClassDistances,
+    DistanceDistribution,
     PairwiseDistances,
-    measure_distribution,
 )
 from tripletkit.search import offline_mining
 from tripletkit.search.offline_mining import NOBODY, hardest_positives
@@ -75,7 +75,7 @@ def test_the_distribution_counts_every_pair_once(distance, block_pairs, monkeypa
     monkeypatch.setattr(classification, "_BLOCK_PAIRS", block_pairs)
     embeddings, labels = draw(6, n_classes=7)
     labels[3] = 99
-    distribution = measure_distribution(ClassDistances(embeddings, labels, distance))
+    distribution = DistanceDistribution.of(ClassDistances(embeddings, labels, distance))
     expected = {True: [], False: []}
     for left in range(60):
         for right in range(left):
@@ -100,9 +100,9 @@ def test_the_distribution_of_two_far_classes_has_two_peaks():
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(200, 4)).astype(np.float32)
     labels = np.arange(200) % 2
-    mixed = measure_distribution(ClassDistances(embeddings, labels, "l2"))
+    mixed = DistanceDistribution.of(ClassDistances(embeddings, labels, "l2"))
     embeddings[labels == 1] += 50
-    apart = measure_distribution(ClassDistances(embeddings, labels, "l2"))
+    apart = DistanceDistribution.of(ClassDistances(embeddings, labels, "l2"))
     assert (apart.overlap, apart.separation) == (0, 1)
     assert mixed.overlap > 0.85
     assert mixed.separation == pytest.approx(0.5, abs=0.02)
@@ -145,7 +145,7 @@ def test_mined_images_equal_a_loop(distance, block_pairs, group, monkeypatch):
     embeddings, labels = draw(7, n_classes=6)
     labels[3] = 99
     images = ClassDistances(embeddings, labels, distance)
-    distribution = measure_distribution(images)
+    distribution = DistanceDistribution.of(images)
     cuts = [
         offline_mining._find_cut(distribution, distribution.positives, (0.05, 0.9)),
         offline_mining._find_cut(distribution, distribution.negatives, (0.02, 0.5)),

@@ -7,30 +7,30 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from model_records import make_record
+from model_records import SETTINGS, make_record
 
-from tripletkit import TripletkitError
+from tripletkit import TripletkitError, Triplets
 from tripletkit.data import outputs
+from tripletkit.evaluation.scoring import Score
+from tripletkit.evaluation.validation import UnseenClasses, Validation
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.keras_backbones import build_backbone, write_random_weights
 from tripletkit.features.store import FeatureSpace
 from tripletkit.model import model_folder as artifact
 from tripletkit.model import record as record_module
-from tripletkit.model.heads import build_head
+from tripletkit.model.heads import build_body
 from tripletkit.model.model_folder import (
     check_model_output,
-    copy_model,
     load_model,
     save_model,
 )
-from tripletkit.model.record import ModelRecord
 
 HISTORY = [{"epoch": 1, "loss": 0.5, "val_accuracy": float("nan")}]
 
@@ -42,7 +42,7 @@ def record(tiny_backbone, tiny_weights):
 
 @pytest.fixture
 def head():
-    return build_head(24, 8, 3, 0.5)
+    return build_body(24, SETTINGS)
 
 
 @pytest.fixture
@@ -61,13 +61,29 @@ def change_record(path, change):
     (path / "model.json").write_text(json.dumps(whole))
 
 
-def test_a_model_comes_back_as_it_was_saved(model_path, head, record, tiny_backbone):
-    model = load_model(model_path)
+@pytest.mark.parametrize("n_images", [10, 100], ids=["no interval", "an interval"])
+def test_a_model_comes_back_as_it_was_saved(tmp_path, head, record, tiny_backbone, n_images):
+    generator = np.random.default_rng(6)
+    names = [str(image) for image in range(n_images)]
+    rows = np.argsort(generator.random((400, n_images)), axis=1)[:, :3]
+    score = Score.of_margins(
+        generator.choice([-1, 1], 400), Triplets(names, rows, np.arange(400), "t")
+    )
+    assert bool(score.image_interval) == (n_images == 100)
+    record = replace(
+        record,
+        # A path that is not UTF-8.
+        images=os.fsdecode(b"/images/caf\xe9"),
+        validation=Validation(score, score, []),
+        unseen_classes=UnseenClasses("clusters", 9, 2, (3, 2), 40, score, score, score),
+    )
+    save_model(tmp_path / "m", head, HISTORY, record)
+    model = load_model(tmp_path / "m")
     assert replace(model.record, files={}) == record
     (part,) = model.open_encoder().parts
     assert part.backbone == tiny_backbone
-    assert (model.distance, model.image_folder) == ("l2", Path("/somewhere/Bilder/é"))
-    features = np.random.default_rng(0).normal(size=(5, 24)).astype(np.float32)
+    assert (model.distance, model.image_folder) == ("l2", Path(record.images))
+    features = generator.normal(size=(5, 24)).astype(np.float32)
     np.testing.assert_array_equal(model.load_head()(features), head(features))
 
 
@@ -84,15 +100,6 @@ def test_a_model_folder_holds_no_code(model_path):
     assert model_path.stat().st_mode == (model_path.parent / "other").stat().st_mode
 
 
-def test_a_record_says_all_that_it_was_made_of(model_path, record):
-    whole = json.loads((model_path / "model.json").read_text())
-    assert set(whole) == {field.name for field in fields(ModelRecord)} | {
-        "format_version",
-        "sha256",
-    }
-    assert whole["settings"]["hidden"] == record.settings.hidden == 8
-
-
 def test_a_model_of_another_image_size_comes_back(tmp_path, head, record, tiny_backbone):
     larger = tiny_backbone.resized(48)
     facts = record.features | larger.facts()
@@ -104,13 +111,18 @@ def test_a_model_of_another_image_size_comes_back(tmp_path, head, record, tiny_b
 
 
 @pytest.mark.slow
-def test_a_backbone_of_its_own_is_in_the_folder(tmp_path, head, record, tiny_backbone):
+def test_a_backbone_of_its_own_is_in_the_folder(
+    tmp_path, head, record, tiny_backbone, tiny_weights
+):
     trained = tmp_path / "trained.weights.h5"
     write_random_weights(tiny_backbone, 4, trained)
     facts = FeaturePart.of_file(tiny_backbone, trained).facts
     own = replace(record, features=facts, weights_files=["/gone/away.h5"])
     path = tmp_path / "m"
     save_model(path, head, HISTORY, own, backbone=trained)
+    assert find_weights(path, trained) == trained
+    with pytest.raises(TripletkitError, match="got others"):
+        find_weights(path, tiny_weights)
     trained.unlink()
     model = load_model(path)
     assert model.has_own_backbone
@@ -125,24 +137,6 @@ def test_a_backbone_of_its_own_is_in_the_folder(tmp_path, head, record, tiny_bac
         load_model(path)
     save_model(path, head, HISTORY, record, overwrite=True)
     assert not load_model(path).has_own_backbone
-
-
-def test_weights_given_beside_a_backbone_of_its_own_must_be_its(
-    tmp_path, head, record, tiny_backbone, tiny_weights
-):
-    trained = tmp_path / "trained.weights.h5"
-    write_random_weights(tiny_backbone, 4, trained)
-    facts = FeaturePart.of_file(tiny_backbone, trained).facts
-    save_model(tmp_path / "m", head, HISTORY, replace(record, features=facts), backbone=trained)
-    assert find_weights(tmp_path / "m", trained) == trained
-    with pytest.raises(TripletkitError, match="got others"):
-        find_weights(tmp_path / "m", tiny_weights)
-
-
-def test_a_path_that_is_not_utf8_comes_back(tmp_path, head, record):
-    folder = Path(os.fsdecode(b"/images/caf\xe9"))
-    save_model(tmp_path / "m", head, HISTORY, replace(record, images=str(folder)))
-    assert load_model(tmp_path / "m").image_folder == folder
 
 
 def edit_one_number(path):
@@ -170,7 +164,7 @@ def flip_a_bit(path, name):
         (lambda path: flip_a_bit(path, "history.csv"), "is not the file that training wrote"),
         (
             lambda path: change_record(path, lambda whole: whole.update(format_version=99)),
-            "expected format version 4, got 99, of a newer tripletkit",
+            "expected format version 5, got 99, of a newer tripletkit",
         ),
         (lambda path: (path / "model.json").write_text("{"), "cannot be read as one"),
         (lambda path: (path / "model.json").write_text("[1]"), "cannot be read as one"),
@@ -199,20 +193,15 @@ def test_an_old_model_is_replaced_only_on_request(model_path, head, record):
     assert list(model_path.parent.iterdir()) == [model_path]
 
 
-def test_an_empty_folder_is_taken(tmp_path, head, record):
-    (tmp_path / "m").mkdir()
-    save_model(tmp_path / "m", head, HISTORY, record)
-    assert load_model(tmp_path / "m")
-
-
-@pytest.mark.parametrize("step", ["save_weights", "file_sha256", "write_record", "mkdir", "rename"])
+@pytest.mark.parametrize("step", ["save_weights", "file_sha256", "write", "mkdir", "rename"])
 def test_the_old_model_stays_when_writing_fails(model_path, head, record, monkeypatch, step):
     before = {path.name: path.read_bytes() for path in model_path.iterdir()}
 
     def fail(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    owner = {"save_weights": head, "rename": Path, "mkdir": Path}.get(step, artifact)
+    owners = {"save_weights": head, "write": type(record), "rename": Path, "mkdir": Path}
+    owner = owners.get(step, artifact)
     # The second rename: the old folder has been put aside by then.
     n_before = 1 if step == "rename" else 0
     original = getattr(owner, step)
@@ -239,9 +228,8 @@ from tripletkit.model import model_folder as artifact
 
 class Head:
     def count_params(self): return 1
-    def save_weights(self, path): path.write_bytes(b"new")
 
-artifact.write_head_layers = lambda head, path: None
+artifact.write_head = lambda head, path: path.write_bytes(b"new")
 
 path = Path(sys.argv[1])
 record = replace(artifact.load_model(path).record, command="new")
@@ -271,46 +259,32 @@ def test_a_kill_at_any_rename_leaves_a_model(model_path, n_renames):
 
 
 @pytest.mark.parametrize(
-    "files",
+    ("name", "text", "is_in_a_model", "message"),
     [
-        {"history.csv": "mine"},
-        {"model.json": "{}"},
-        {"model.json": '{"format_version": 1, "sha256": "0"}'},
-        {"head.weights.h5": "mine", "history.csv": "mine"},
+        ("history.csv", "mine", False, "which would be lost"),
+        ("model.json", "{}", False, "which would be lost"),
+        ("model.json", '{"format_version": 1, "sha256": "0"}', False, "which would be lost"),
+        ("history.csv/mine", "mine", True, "'history.csv' in it is a folder"),
+        ("notes.txt", "mine", True, "found 'notes.txt'"),
+        ("group1-shard1of1.bin", "mine", True, "found 'group1-shard1of1.bin'"),
     ],
 )
-def test_a_folder_without_a_record_of_training_is_never_replaced(tmp_path, files):
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    with pytest.raises(TripletkitError, match=r"which would be lost"):
-        check_model_output(folder, overwrite=True)
-
-
-def test_a_folder_named_as_a_model_file_is_never_replaced(model_path):
+def test_what_training_did_not_write_is_never_replaced(
+    model_path, tmp_path, name, text, is_in_a_model, message
+):
+    folder = model_path if is_in_a_model else tmp_path / "mine"
     (model_path / "history.csv").unlink()
-    (model_path / "history.csv").mkdir()
-    with pytest.raises(TripletkitError, match=r"which would be lost"):
-        check_model_output(model_path, overwrite=True)
+    (folder / name).parent.mkdir(exist_ok=True, parents=True)
+    (folder / name).write_text(text)
+    with pytest.raises(TripletkitError, match=message):
+        check_model_output(folder, overwrite=True)
+    with pytest.raises(TripletkitError, match="Choose another `output`"):
+        check_model_output(folder / name, overwrite=True)
 
 
 def test_a_model_with_a_damaged_file_can_be_replaced(model_path):
     (model_path / "head.weights.h5").write_bytes(b"damaged")
     check_model_output(model_path, overwrite=True)
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "group1-shard1of1.bin"])
-def test_a_folder_with_other_files_is_never_replaced(model_path, name):
-    (model_path / name).write_text("mine")
-    with pytest.raises(TripletkitError, match=f"found '{name}'"):
-        check_model_output(model_path, overwrite=True)
-
-
-def test_a_file_is_never_replaced(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(TripletkitError, match=r"Choose another `output`"):
-        check_model_output(tmp_path / "file", overwrite=True)
 
 
 def test_a_place_that_cannot_take_a_folder_is_refused_early(tmp_path, monkeypatch):
@@ -322,19 +296,17 @@ def test_a_place_that_cannot_take_a_folder_is_refused_early(tmp_path, monkeypatc
             check_model_output(here)
 
 
-def test_a_link_to_a_model_is_followed(model_path, head, record, tmp_path):
-    link = tmp_path / "latest"
+def test_links_empty_folders_and_names_of_full_length_are_written_to(
+    model_path, head, record, tmp_path
+):
+    link, empty, long = tmp_path / "latest", tmp_path / "empty", tmp_path / ("é" * 127)
     link.symlink_to(model_path)
-    save_model(link, head, HISTORY, replace(record, command="three"), overwrite=True)
+    empty.mkdir()
+    for path in (link, empty, long):
+        save_model(path, head, HISTORY, replace(record, command="three"), overwrite=True)
+        assert load_model(path).record.command == "three"
     assert link.is_symlink()
-    assert load_model(link).record.command == "three"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "model"]
-
-
-def test_a_name_of_full_length_can_be_written(tmp_path, head, record):
-    path = tmp_path / ("é" * 127)
-    save_model(path, head, HISTORY, record)
-    assert load_model(path)
+    assert {path.name for path in tmp_path.iterdir()} == {"latest", "model", "empty", long.name}
 
 
 def find_weights(path, given=None):
@@ -342,18 +314,14 @@ def find_weights(path, given=None):
     return part.find_weights()
 
 
-def test_weights_are_those_of_training(model_path, tiny_weights):
+def test_weights_are_those_of_training_wherever_they_are_now(
+    model_path, tmp_path, head, record, tiny_weights
+):
     assert find_weights(model_path) == tiny_weights
     assert find_weights(model_path, tiny_weights) == tiny_weights
-
-
-def test_other_weights_are_refused(model_path, tmp_path):
     (tmp_path / "other.h5").write_bytes(b"other")
     with pytest.raises(TripletkitError, match=r"expected the weights that .* was trained with"):
         find_weights(model_path, tmp_path / "other.h5")
-
-
-def test_a_weights_file_that_is_gone_is_asked_for(tmp_path, head, record, tiny_weights):
     gone = replace(record, weights_files=[str(tmp_path / "gone.h5")])
     save_model(tmp_path / "m", head, HISTORY, gone)
     with pytest.raises(TripletkitError, match=r"gone.h5, which is gone.*`weights=tiny=FILE`"):
@@ -369,20 +337,20 @@ def test_a_backbone_that_is_not_registered_is_named(model_path):
 
 def test_a_copy_is_the_same_model_and_replaces_only_what_it_may(model_path, head, record, tmp_path):
     model = load_model(model_path)
-    copied = copy_model(model, tmp_path / "copy")
+    copied = model.copy(tmp_path / "copy")
     assert copied.path == tmp_path / "copy"
     assert copied.record == model.record
     for file in model_path.iterdir():
         assert (copied.path / file.name).read_bytes() == file.read_bytes()
     save_model(tmp_path / "other", head, HISTORY, replace(record, command="another"))
     with pytest.raises(TripletkitError, match="holds a model already"):
-        copy_model(model, tmp_path / "other")
+        model.copy(tmp_path / "other")
     assert load_model(tmp_path / "other").record.command == "another"
-    assert copy_model(model, tmp_path / "other", overwrite=True).record == model.record
+    assert model.copy(tmp_path / "other", overwrite=True).record == model.record
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").touch()
     with pytest.raises(TripletkitError, match=r"one\.jpg"):
-        copy_model(model, tmp_path / "photos", overwrite=True)
-    assert copy_model(model, model_path, overwrite=True) is model
+        model.copy(tmp_path / "photos", overwrite=True)
+    assert model.copy(model_path, overwrite=True) is model
     # Nothing half done is left beside them.
     assert {path.name for path in tmp_path.iterdir()} == {"model", "copy", "other", "photos"}

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tiny_backbone as tiny
-from model_records import make_record
+from model_records import SETTINGS, make_record
 
 from tripletkit import TripletkitError, open_images
 from tripletkit.data.decoding import read_pixels
@@ -26,7 +26,7 @@ from tripletkit.model.export import (
     export_networks,
 )
 from tripletkit.model.head_layers import embed
-from tripletkit.model.heads import build_head
+from tripletkit.model.heads import build_body
 from tripletkit.model.model_folder import load_model, save_model
 
 N_IMAGES = 8
@@ -55,7 +55,7 @@ def pixels():
 @pytest.fixture
 def head():
     keras.utils.set_random_seed(0)
-    return build_head(tiny.N_FEATURES, 8, 3, 0.5)
+    return build_body(tiny.N_FEATURES, SETTINGS)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_network_of_several_backbones_and_views_gives_the_embeddings_of_predic
     other_backbone, toy_competition, tmp_path, names, views, inputs
 ):
     source = open_encoder(names, views=views.split(","))
-    head = build_head(source.n_features, 8, 3, 0.5)
+    head = build_body(source.n_features, SETTINGS)
     save_model(tmp_path / "m", head, [], make_record(source))
     model = load_model(tmp_path / "m")
     export_networks(model, tmp_path / "exported", model.open_encoder(), Outputs())

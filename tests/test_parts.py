@@ -10,7 +10,14 @@ import pytest
 from plain import triplet_margins, unit_vectors
 
 from tripletkit import TripletkitError
-from tripletkit.model.head_layers import Scaling, TrainedPart, embed, join_parts, read_numpy_head
+from tripletkit.model.head_layers import (
+    NumpyHead,
+    Scaling,
+    TrainedPart,
+    embed,
+    join_parts,
+    write_head,
+)
 from tripletkit.model.recipes import PART_HEADS, Part
 from tripletkit.model.settings import Settings
 from tripletkit.training import part_training, parts_trainer
@@ -311,8 +318,8 @@ def test_a_file_and_keras_give_the_same_embeddings(tmp_path):
     embeddings = embed(head, FEATURES)
     compressed = unit_vectors(embed(whole, FEATURES) @ kernel + bias)
     np.testing.assert_allclose(embeddings, compressed, atol=1e-5)
-    head.write(tmp_path / "head.weights.h5")
-    from_file = read_numpy_head(tmp_path / "head.weights.h5")
+    write_head(head, tmp_path / "head.weights.h5")
+    from_file = NumpyHead.read(tmp_path / "head.weights.h5")
     np.testing.assert_array_equal(embed(from_file, FEATURES), embeddings)
     assert from_file.count_params() == head.count_params() > kernel.size
     np.testing.assert_allclose(embed(from_file.to_keras(), FEATURES), embeddings, atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tripletkit.evaluation.intervals import image_interval
-from tripletkit.evaluation.pooled import score_pooled
+from tripletkit.evaluation.pooled import PooledScore
 
 
 def simulate(
@@ -20,32 +20,24 @@ def simulate(
     return (rng.random(n) < chance).astype(float), images, draws, 0.8
 
 
-def test_an_image_in_many_triplets_counts_once() -> None:
+def test_an_image_in_many_triplets_counts_once_and_what_is_counted() -> None:
     # Nine triplets of the same images are wrong, one of others is right.
     images = np.array([[0, 1, 2]] * 9 + [[3, 4, 5]])
-    right = np.array([0.0] * 9 + [1.0])
-    assert score_pooled(right, images, np.zeros(10, int)).accuracy == pytest.approx(0.5)
-
-
-def test_what_is_counted() -> None:
-    images = np.array([[0, 1, 2], [0, 1, 2], [3, 4, 5], [0, 3, 4]])
-    score = score_pooled(np.array([1, 0, 1, 1.0]), images, np.array([0, 1, 1, 0]))
-    assert (score.n_triplets, score.n_answers, score.n_images) == (3, 4, 6)
-    assert score.of_draws == (1.0, 0.5)
-
-
-def test_all_right_has_no_interval() -> None:
-    images = np.arange(30).reshape(10, 3)
-    assert score_pooled(np.ones(10), images, np.arange(10) % 2).interval is None
+    score = PooledScore.of(np.arange(10) == 9, images, np.arange(10) % 2)
+    assert score.accuracy == pytest.approx(0.5)
+    assert (score.n_triplets, score.n_answers, score.n_images) == (2, 10, 6)
+    assert score.of_draws == (0.0, 0.2)
+    all_right = PooledScore.of(np.ones(10), np.arange(30).reshape(10, 3), np.arange(10) % 2)
+    assert all_right.interval is None
 
 
 def test_draws_that_disagree_widen_the_interval() -> None:
     rng = np.random.default_rng(1)
     images = np.array([rng.permutation(200)[:3] for _ in range(600)])
     right = (np.arange(600) % 5 > 0).astype(float)
-    alike = score_pooled(right, images, np.arange(600) % 3)
+    alike = PooledScore.of(right, images, np.arange(600) % 3)
     # The same answers, sorted so that the draws differ.
-    apart = score_pooled(right, images, (np.arange(600) % 5 > 0).astype(int))
+    apart = PooledScore.of(right, images, (np.arange(600) % 5 > 0).astype(int))
     assert apart.interval.high - apart.interval.low > 2 * (alike.interval.high - alike.interval.low)
     assert apart.accuracy == alike.accuracy
 
@@ -57,7 +49,7 @@ def test_the_interval_holds_the_true_value(of_draw: float) -> None:
     n_held = n_held_by_images = 0
     for _ in range(100):
         right, images, draws, true = simulate(rng, 80, 400, 0.15, of_draw)
-        interval = score_pooled(right, images, draws).interval
+        interval = PooledScore.of(right, images, draws).interval
         n_held += interval.low <= true <= interval.high
         alone = image_interval(right, images)
         n_held_by_images += alone.low <= true <= alone.high
@@ -74,7 +66,7 @@ def test_other_tests_are_held_as_often_as_said() -> None:
     for _ in range(100):
         # Two samples of images, of which one is the test.
         (right, images, draws, _), (test, *_) = (simulate(rng, 80, 400, 0.2, 0.0) for _ in "ab")
-        score = score_pooled(right, images, draws)
+        score = PooledScore.of(right, images, draws)
         n_held += score.of_test.low <= test.mean() <= score.of_test.high
         n_held_by_interval += score.interval.low <= test.mean() <= score.interval.high
     assert n_held >= 90

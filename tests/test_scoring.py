@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,38 +12,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tripletkit as tk
-from tripletkit import Answers, DataWarning, TripletkitError, Triplets
+from tripletkit import Answers, DataWarning, SettingsError, TripletkitError, Triplets
 from tripletkit.data.triplets import Votes
 from tripletkit.evaluation.intervals import image_interval, wilson_interval
-from tripletkit.evaluation.scoring import (
-    credit_rows,
-    score_answers,
-    score_votes,
-    take_majority,
-    warn_of_doubt,
-)
+
+# Warnings are looked at where they are what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore::tripletkit.DataWarning")
 
 
-def make_answers(predictions, margins=None, rows=None) -> Answers:
-    triplets = None
-    if rows is not None:
-        rows = np.array(rows, dtype=np.int32)
-        names = [f"{index}.jpg" for index in range(rows.max() + 1)]
-        triplets = Triplets(names, rows, np.arange(len(rows)) + 2, "preds.csv")
+def make_triplets(rows) -> Triplets:
+    rows = np.array(rows, dtype=np.int32)
+    names = [f"{index}.jpg" for index in range(rows.max() + 1)]
+    return Triplets(names, rows, np.arange(len(rows)) + 2, "preds.csv")
+
+
+def make_answers(predictions, margins=None, rows=None, source="preds.csv") -> Answers:
     margins = None if margins is None else np.array(margins, dtype=float)
-    return Answers(np.array(predictions, dtype=np.int8), margins, triplets, "preds.csv")
+    triplets = None if rows is None else make_triplets(rows)
+    return Answers(np.array(predictions, dtype=np.int8), margins, triplets, source)
 
 
-def random_answers(n: int, seed: int = 0) -> tuple[Answers, np.ndarray]:
-    generator = np.random.default_rng(seed)
+def of_margins(margins, rows=None) -> Answers:
+    margins = np.array(margins, dtype=float)
+    rows = np.arange(3 * len(margins)).reshape(-1, 3) if rows is None else rows
+    return make_answers(margins > 0, margins, rows)
+
+
+def random_answers(n: int) -> tuple[Answers, np.ndarray]:
+    generator = np.random.default_rng(0)
     margins = generator.choice([-2, -1, 0, 1, 2, np.nan], n)
     rows = np.argsort(generator.random((n, 8)), axis=1)[:, :3]
-    return make_answers(margins > 0, margins, rows), generator.integers(0, 2, n)
+    return of_margins(margins, rows), generator.integers(0, 2, n)
 
 
 def test_score_by_hand():
     answers = make_answers([1, 1, 0, 0, 0], [2, 1, -1, 0, np.nan])
-    score = score_answers(answers, np.array([1, 0, 0, 0, 0]))
+    score = tk.score(answers, [1, 0, 0, 0, 0])
     assert (score.n, score.n_correct, score.accuracy) == (5, 4, 0.8)
     assert (score.n_ties, score.n_undecidable) == (1, 1)
     assert (score.n_ones, score.n_ones_correct) == (1, 1)
@@ -53,17 +59,19 @@ def test_score_by_hand():
     assert score.by_anchor_frequency == []
 
 
-@pytest.mark.parametrize("truth", [1, 0])
-@pytest.mark.parametrize(("ties", "accuracy"), [("error", 0), ("half", 0.5)])
-def test_all_equal_embeddings_never_score_one(truth, ties, accuracy):
-    answers = make_answers([0] * 6, [0] * 6)
-    assert score_answers(answers, np.full(6, truth), ties=ties).accuracy == accuracy
-
-
-def test_all_equal_embeddings_earn_what_saying_0_earns():
-    answers = make_answers([0] * 6, [0] * 6)
-    assert score_answers(answers, np.ones(6, int)).accuracy == 0
-    assert score_answers(answers, np.array([1, 1, 1, 1, 0, 0])).accuracy == pytest.approx(1 / 3)
+@pytest.mark.parametrize(
+    ("ties", "truth", "accuracy"),
+    [
+        *((ties, [label] * 6, earned) for ties, earned in (("error", 0), ("half", 0.5))
+          for label in (0, 1)),
+        # What saying 0 earns.
+        ("answer", [1] * 6, 0),
+        ("answer", [1, 1, 1, 1, 0, 0], 1 / 3),
+    ],
+)  # fmt: skip
+def test_all_equal_embeddings_earn_what_their_ties_do(ties, truth, accuracy):
+    found = tk.score(make_answers([0] * 6, [0] * 6), truth, ties=ties)
+    assert found.accuracy == pytest.approx(accuracy)
 
 
 @pytest.mark.slow
@@ -71,30 +79,14 @@ def test_all_equal_embeddings_earn_what_saying_0_earns():
 def test_the_same_answers_earn_the_same_as_csv_and_as_labels(rows):
     margins = np.array([margin for margin, _ in rows])
     truth = np.array([label for _, label in rows], dtype=int)
-    with_margins = make_answers(margins > 0, margins)
-    labels = make_answers(margins > 0)
-    assert credit_rows(with_margins, truth).tolist() == credit_rows(labels, truth).tolist()
+    with_margins, labels = make_answers(margins > 0, margins), make_answers(margins > 0)
+    assert with_margins.credit(truth).tolist() == labels.credit(truth).tolist()
 
 
 @pytest.mark.parametrize("ties", ["error", "half"])
 def test_ties_are_judged_only_where_they_can_be_told(ties):
     with pytest.raises(TripletkitError, match=r"preds\.csv: expected margins.*`ties=answer`"):
-        credit_rows(make_answers([1, 0]), np.array([1, 0]), ties)
-
-
-def test_ties_that_count_as_answers_are_warned_of():
-    answers = make_answers([1, 0, 0, 0], [2, 0, 0, np.nan])
-    truth = np.zeros(4, int)
-    with pytest.warns(DataWarning, match="3 of 4 rows do not tell"):
-        warn_of_doubt(score_answers(answers, truth, ties="answer"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warn_of_doubt(score_answers(answers, truth, ties="error"))
-        warn_of_doubt(score_answers(make_answers([1], [2.0]), truth[:1], ties="answer"))
-
-
-@pytest.mark.parametrize("ties", ["error", "half"])
-def test_credit_rows_equals_a_loop(ties):
+        tk.score(make_answers([1, 0]), [1, 0], ties=ties)
     answers, truth = random_answers(200)
     expected = []
     for prediction, margin, label in zip(answers.predictions, answers.margins, truth, strict=True):
@@ -104,23 +96,27 @@ def test_credit_rows_equals_a_loop(ties):
             expected.append(0.5 if ties == "half" else 0)
         else:
             expected.append(int(prediction == label))
-    assert credit_rows(answers, truth, ties).tolist() == expected
+    assert answers.credit(truth, ties).tolist() == expected
 
 
-def test_score_does_not_depend_on_the_order_of_rows():
+def test_ties_that_count_as_answers_are_warned_of():
+    answers = make_answers([1, 0, 0, 0], [2, 0, 0, np.nan])
+    with pytest.warns(DataWarning, match="3 of 4 rows do not tell"):
+        tk.score(answers, [0] * 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tk.score(answers, [0] * 4, ties="error")
+        tk.score(make_answers([1], [2.0]), [0])
+
+
+def test_score_does_not_depend_on_the_order_of_rows_and_its_parts_add_up():
     answers, truth = random_answers(300)
     order = np.random.default_rng(1).permutation(300)
-    score = score_answers(answers, truth)
-    shuffled = score_answers(answers.take(order), truth[order])
+    score, shuffled = tk.score(answers, truth), tk.score(answers.take(order), truth[order])
     there, back = score.to_dict(), shuffled.to_dict()
     # The sums are rounded in another order.
     assert there.pop("image_interval") == pytest.approx(back.pop("image_interval"))
     assert there == back
-
-
-def test_score_parts_add_up():
-    answers, truth = random_answers(300)
-    score = score_answers(answers, truth)
     assert score.n_ones + score.n_zeros == score.n
     assert score.n_ones_correct + score.n_zeros_correct == score.n_correct
     assert sum(part.n for part in score.by_margin) == score.n - score.n_undecidable
@@ -133,7 +129,7 @@ def test_by_margin_cuts_at_the_quantiles_of_its_size():
     margins = np.arange(1, 11) * np.where(np.arange(10) % 2, 1, -1)
     truth = (margins > 0).astype(int)
     truth[:4] = 1 - truth[:4]  # the four least sure answers are wrong
-    by_margin = score_answers(make_answers(margins > 0, margins), truth).by_margin
+    by_margin = tk.score(make_answers(margins > 0, margins), truth).by_margin
     assert [(part.low, part.high, part.accuracy) for part in by_margin] == [
         (1, 2, 0), (3, 4, 0), (5, 6, 1), (7, 8, 1), (9, 10, 1),
     ]  # fmt: skip
@@ -141,32 +137,38 @@ def test_by_margin_cuts_at_the_quantiles_of_its_size():
 
 def test_by_anchor_frequency_keeps_rows_of_one_frequency_together():
     rows = [[0, 8, 9], *([1, 8, 9] for _ in range(9))]
-    score = score_answers(make_answers([1] * 10, rows=rows), np.array([0] + [1] * 9))
+    score = tk.score(make_answers([1] * 10, rows=rows), [0] + [1] * 9)
     assert [(part.low, part.high, part.n) for part in score.by_anchor_frequency] == [(1, 9, 10)]
 
 
 def test_unique_counts_repeated_rows_once():
     rows = [[0, 1, 2], [0, 1, 2], [0, 2, 1], [3, 4, 5]]
-    answers, truth = make_answers([1, 1, 0, 0], rows=rows), np.array([1, 1, 0, 1])
-    everything = score_answers(answers, truth)
+    answers, truth = make_answers([1, 1, 0, 0], rows=rows), [1, 1, 0, 1]
+    everything, once = (tk.score(answers, truth, unique=unique) for unique in (False, True))
     assert (everything.n, everything.n_repeats, everything.accuracy) == (4, 1, 0.75)
-    once = score_answers(answers, truth, unique=True)
     assert (once.n, once.n_repeats, once.accuracy) == (3, 1, pytest.approx(2 / 3))
+    with pytest.raises(SettingsError, match=r"does not hold them. Add `triplets=FILE`."):
+        tk.score(make_answers([1, 1, 0, 0]), truth, unique=True)
+    given = tk.score(make_answers([1, 1, 0, 0]), truth, unique=True, triplets=answers.triplets)
+    assert given.n == 3
 
 
 def test_mirrored_rows_answered_the_same_are_counted():
     rows = [[0, 1, 2], [0, 2, 1], [3, 4, 5], [3, 5, 4], [6, 7, 8], [6, 8, 7], [0, 3, 6]]
-    margins = [1, 1, 1, -1, 0, 0, 1]  # the first two contradict, the tie says nothing
-    answers = make_answers([1, 1, 1, 0, 0, 0, 1], margins, rows)
-    score = score_answers(answers, np.ones(7, int))
+    # The first two contradict, the tie says nothing.
+    score = tk.score(of_margins([1, 1, 1, -1, 0, 0, 1], rows), [1] * 7)
     assert (score.n_mirrored, score.n_mirrored_broken) == (2, 1)
 
 
-def test_score_refuses_other_lengths(tmp_path):
-    (tmp_path / "preds.txt").write_text("1\n0\n")
-    (tmp_path / "truth.csv").write_text("label\n1\n0\n1\n")
-    with pytest.raises(TripletkitError, match=r"preds.txt: expected 3 answers.*got 2"):
-        tk.score(tmp_path / "preds.txt", tmp_path / "truth.csv")
+# --- votes ---
+
+
+def make_votes(pairs):
+    return Votes(*np.array(pairs, dtype=float).T)
+
+
+def agreement(answers, votes, **options):
+    return tk.score(answers, np.ones(len(answers), int), votes=votes, **options).votes
 
 
 questions = st.lists(
@@ -178,20 +180,12 @@ questions = st.lists(
 )
 
 
-def make_votes(pairs):
-    return Votes(*np.array(pairs, dtype=float).T)
-
-
-def answers_of(margins):
-    margins = np.array(margins, dtype=float)
-    return Answers((margins > 0).astype(np.int8), margins, None, "preds.csv")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("ties", ["error", "half"])
 @given(questions)
 def test_agreement_and_ceiling_equal_a_loop_over_the_voters(ties, asked):
     agreeing, best = [], []
+    one_another, with_majority = [], []
     for b, c, margin in asked:
         said = ["b"] * b + ["c"] * c
         answer = "b" if margin > 0 else "c"
@@ -202,23 +196,9 @@ def test_agreement_and_ceiling_equal_a_loop_over_the_voters(ties, asked):
             credit = [0.0] * len(said)
         agreeing.append(sum(credit) / len(said))
         best.append(max(said.count("b"), said.count("c")) / len(said))
-    votes = make_votes([(b, c) for b, c, _ in asked])
-    score = score_votes(answers_of([margin for *_, margin in asked]), votes, ties=ties)
-    assert score.agreement == pytest.approx(np.mean(agreeing))
-    assert score.ceiling == pytest.approx(np.mean(best))
-    assert score.agreement <= score.ceiling + 1e-12
-    assert score.n_tied == sum(b == c for b, c, _ in asked)
-    assert score.mean_votes == pytest.approx(np.mean([b + c for b, c, _ in asked]))
-
-
-@pytest.mark.slow
-@given(questions)
-def test_voters_are_compared_by_leaving_each_out(asked):
-    one_another, with_majority = [], []
-    for b, c, _ in asked:
-        said = ["b"] * b + ["c"] * c
         if len(said) < 2:
             continue
+        # Each is left out in turn, and compared with the others.
         with_each, with_most = [], []
         for left_out, vote in enumerate(said):
             others = said[:left_out] + said[left_out + 1 :]
@@ -228,40 +208,215 @@ def test_voters_are_compared_by_leaving_each_out(asked):
         one_another.append(np.mean(with_each))
         with_majority.append(np.mean(with_most))
     votes = make_votes([(b, c) for b, c, _ in asked])
-    found = score_votes(answers_of(np.ones(len(votes))), votes).voters
-    if not one_another:
-        assert found is None
-        return
-    assert found.n == len(one_another)
-    assert found.one_another == pytest.approx(np.mean(one_another))
-    assert found.with_majority == pytest.approx(np.mean(with_majority))
+    score = agreement(of_margins([margin for *_, margin in asked]), votes, ties=ties)
+    assert score.agreement == pytest.approx(np.mean(agreeing))
+    assert score.ceiling == pytest.approx(np.mean(best))
+    assert score.agreement <= score.ceiling + 1e-12
+    assert score.n_tied == sum(b == c for b, c, _ in asked)
+    assert score.mean_votes == pytest.approx(np.mean([b + c for b, c, _ in asked]))
+    assert (score.voters is None) == (not one_another)
+    if one_another:
+        assert score.voters.n == len(one_another)
+        assert score.voters.one_another == pytest.approx(np.mean(one_another))
+        assert score.voters.with_majority == pytest.approx(np.mean(with_majority))
 
 
 def test_unanimous_votes_make_it_the_accuracy():
-    margins, truth = np.array([1.0, -1, 2, -3, 1]), np.array([1, 1, 1, 0, 0])
+    truth = np.array([1, 1, 1, 0, 0])
     votes = make_votes([(3, 0) if label else (0, 3) for label in truth])
-    rows = np.arange(15).reshape(5, 3)
-    score = score_votes(answers_of(margins), votes, rows=rows)
+    answers = of_margins([1.0, -1, 2, -3, 1])
+    score = agreement(answers, votes)
     assert (score.agreement, score.ceiling) == (0.6, 1)
     assert (score.voters.one_another, score.voters.with_majority) == (1, 1)
     assert score.wilson == wilson_interval(3, 5)
-    assert score.image_interval == image_interval([1, 0, 1, 1, 0], rows)
+    assert score.image_interval == image_interval([1, 0, 1, 1, 0], answers.triplets.rows)
 
 
 def test_shares_say_nothing_of_single_voters():
-    score = score_votes(answers_of([1.0, 1.0]), Votes.of_shares(np.array([0.8, 0.3])))
+    score = agreement(of_margins([1.0, 1.0]), Votes.of_shares(np.array([0.8, 0.3])))
     assert score.voters is None and score.mean_votes is None
     assert score.agreement == pytest.approx(0.55)
 
 
 def test_the_majority_stands_in_for_the_truth_where_there_is_one():
-    truth, is_decided = take_majority(make_votes([(3, 1), (2, 2), (0, 4)]), "votes.csv")
-    assert truth.tolist() == [1, 0]
-    assert is_decided.tolist() == [True, False, True]
-    with pytest.raises(TripletkitError, match=r"votes\.csv: expected a majority on at least one"):
-        take_majority(make_votes([(2, 2), (1, 1)]), "votes.csv")
+    answers = of_margins([1, 1, 1])
+    found = tk.score(answers, votes=make_votes([(3, 1), (2, 2), (0, 4)]))
+    assert (found.n, found.n_ones, found.accuracy) == (2, 1, 0.5)
+    with pytest.raises(TripletkitError, match=r"the votes: expected a majority on at least one"):
+        tk.score(answers, votes=make_votes([(2, 2), (1, 1), (3, 3)]))
 
 
-def test_votes_of_another_number_are_refused():
-    with pytest.raises(TripletkitError, match="expected 1 answers, one for each row of the votes"):
-        score_votes(answers_of([1.0, 1.0]), make_votes([(1, 2)]))
+# --- what files and the command line give ---
+
+PREDICTIONS = """a,b,c,prediction,margin
+x.jpg,y.jpg,z.jpg,1,0.5
+x.jpg,z.jpg,y.jpg,0,-0.5
+u.jpg,v.jpg,w.jpg,1,0.25
+u.jpg,v.jpg,w.jpg,1,0.25
+p.jpg,q.jpg,r.jpg,0,0.0
+"""
+NAMED = [line.split(",")[:3] for line in PREDICTIONS.splitlines()[1:]]
+VOTES = ["4,1", "5,0", "3,2", "2,2", "1,4"]
+FILES = {
+    "preds.csv": PREDICTIONS,
+    "truth.csv": "label\n1\n0\n0\n0\n0\n",
+    "answers.txt": "1\n0\n1\n1\n0\n",
+    "votes.csv": "votes_b,votes_c\n" + "\n".join(VOTES) + "\n",
+    "other.txt": "x.jpg y.jpg z.jpg\n" * 5,
+    "short.txt": "1\n0\n",
+    "words.txt": "1\n0\n1\n0\nyes\n",
+    "few_votes.csv": "3 2\n1 1\n",
+    "asked.csv": "query,first,second\n" + "x,y,z\n" * 5,
+    "judged.csv": "votes_b,votes_c,a,b,c\n"
+    + "".join(f"{vote},{','.join(row)}\n" for vote, row in zip(VOTES, NAMED, strict=True)),
+    "shares.txt": "".join(
+        f"{' '.join(row)} {share}\n"
+        for row, share in zip(NAMED, (0.8, 1, 0.6, 0.5, 0.2), strict=True)
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        Path(name).write_text(text)
+
+
+def test_score_without_truth_says_what_it_takes_for_granted(tripletkit):
+    result = tripletkit("score", "-", "-q", input=PREDICTIONS, code=0)
+    assert result.stderr.splitlines()[0] == (
+        "warning: no truth file: taking every first image for the nearer one (truth all 1)"
+    )
+    assert result.stdout.startswith("accuracy      0.6000 ")
+    assert json.loads(tripletkit("score", "preds.csv", "--json").stdout)["truth"] is None
+
+
+def test_score_says_why_there_is_no_interval_over_images(tripletkit):
+    assert "needs the --triplets" in tripletkit("score", "answers.txt").stdout
+    right = tk.score(make_answers([1, 1], rows=[[0, 1, 2], [3, 4, 5]]))
+    assert "allows for shared images: all rows are alike" in str(right)
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "message"),
+    [
+        ("preds.csv short.txt", 1, "short.txt, got 5. Do both belong to the same triplets?"),
+        ("preds.csv words.txt", 1, 'words.txt:5: expected 0 or 1, got "yes"'),
+        ("preds.csv truth.csv --triplets other.txt", 1, "preds.csv:3: expected the question (x"),
+        ("preds.csv --votes votes.csv --unique", 2, "--unique excludes votes"),
+        ("preds.csv --triplets judged.csv --unique", 2, "--unique excludes votes"),
+        ("preds.csv --votes few_votes.csv", 1, "expected 2 answers, one for each row of few_votes"),
+        ("truth.csv preds.csv", 1, "Give the answers first, then the truth."),
+        ("answers.txt truth.csv --ties half", 1, "(--ties answer)"),
+        ("answers.txt --triplets asked.csv", 1, "asked.csv: expected judgements (anchor, positive"),
+        ("answers.txt --triplets shares.txt", 1, "shares.txt:1: expected 3 image names, got 4"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(tripletkit, words, exit_code, message):
+    result = tripletkit("score", *words.split(), code=exit_code)
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_votes_stand_beside_the_truth_and_change_no_score():
+    plain = tk.score("preds.csv", "truth.csv").to_dict()
+    found = tk.score("preds.csv", "truth.csv", votes="votes.csv").to_dict()
+    by_votes = found.pop("votes")
+    assert plain.pop("votes") is None
+    assert found == plain
+    assert by_votes["agreement"] == pytest.approx(0.54)
+    # Voters who agree: 6+0, 10, 3+1, 1+1, 0+6 of 10, 10, 10, 6, 10 pairs.
+    assert by_votes["voters"]["one_another"] == pytest.approx((0.6 + 1 + 0.4 + 1 / 3 + 0.6) / 5)
+
+
+def test_votes_are_columns_of_the_triplets_or_bring_them(tripletkit):
+    beside = tk.score("preds.csv", votes="votes.csv").to_dict()
+    assert tk.score("preds.csv", triplets="judged.csv").to_dict() == beside
+    options = ["--triplets", "shares.txt", "--columns", "share=4", "--json"]
+    shares = json.loads(tripletkit("score", "preds.csv", *options).stdout)
+    assert (shares["n"], shares["votes"]["voters"]) == (4, None)
+    assert shares["votes"]["agreement"] == pytest.approx(0.54)
+    brought = tk.score("answers.txt", votes="judged.csv").to_dict()
+    assert brought["no_image_interval"].startswith("too few rows")
+    Path("judged.csv").write_text(FILES["judged.csv"].replace("x.jpg,z.jpg,y", "x.jpg,y.jpg,z"))
+    with pytest.raises(TripletkitError, match=r"preds.csv:3: expected the question \(x.jpg, y"):
+        tk.score("preds.csv", votes="judged.csv")
+
+
+# --- without a truth ---
+
+
+def check(predictions, triplets: Triplets, margins=None, **others):
+    agree_with = [make_answers(said, source=name) for name, said in others.items()]
+    answers = make_answers(predictions, margins, source="answers.txt")
+    return tk.check_answers(answers, triplets, agree_with=agree_with)
+
+
+def test_answers_are_checked_without_a_truth():
+    triplets = make_triplets([[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 4, 8]])
+    found = check([1, 0, 0, 1], triplets, [0.5, 0, np.nan, -1], other=[1, 1, 0, 1])
+    assert (found.n, found.n_ones, found.share_of_ones) == (4, 2, 0.5)
+    assert (found.n_ties, found.n_undecidable) == (1, 1)
+    assert found.n_margin_conflicts == 1  # the last row says 1 with a margin of -1
+    assert found.agreements == [("other", 0.75)]
+    with pytest.raises(TripletkitError, match=r"answers.txt: expected 4 answers.*csv, got 1"):
+        check([1], triplets)
+    with pytest.raises(TripletkitError, match=r"other: expected 4 answers.*csv, got 1"):
+        check([1, 0, 0, 1], triplets, other=[1])
+
+
+def test_a_circle_over_three_anchors_is_found():
+    # AB < AC, then CA < CB, then BC < BA: the distances AB, AC, BC go round.
+    triplets = make_triplets([[0, 1, 2], [2, 0, 1], [1, 2, 0], [0, 1, 3]])
+    found = check([1, 1, 1, 1], triplets)
+    assert found.n_knots == 1
+    assert found.cycle_rows.tolist() == [0, 1, 2]
+    assert check([1, 1, 0, 1], triplets).n_knots == 0
+    found = found.to_dict()
+    assert (found["cycle_rows"], found["consistency"]["broken_rows"]) == (3, 0)
+    assert sorted(found["examples"][0]) == [1, 2, 3]
+
+
+def test_answers_by_distances_are_never_inconsistent():
+    generator = np.random.default_rng(0)
+    rows, points = generator.integers(0, 15, (2000, 3)), generator.normal(size=(15, 3))
+    anchor, first, second = (points[column] for column in rows.T)
+    margins = ((anchor - second) ** 2 - (anchor - first) ** 2).sum(axis=1)
+    found = check(margins > 0, make_triplets(rows), margins)
+    assert found.n_knots == 0 and found.n_margin_conflicts == 0
+    assert found.consistency.n_mirrored > 100 and found.consistency.n_repeated > 100
+    assert found.consistency.n_mirrored_broken == found.consistency.n_repeated_broken == 0
+
+
+def test_consistency_equals_a_loop():
+    generator = np.random.default_rng(1)
+    rows = generator.integers(0, 6, (300, 3))
+    predictions = generator.integers(0, 2, 300)
+    by_row, by_question = {}, {}
+    for row, ((anchor, first, second), answer) in enumerate(zip(rows, predictions, strict=True)):
+        if len({anchor, first, second}) == 3:
+            by_row.setdefault((anchor, first, second), []).append(answer)
+            nearer = first if answer else second
+            key = (anchor, *sorted((first, second)))
+            by_question.setdefault(key, []).append((first, nearer, row))
+    mirrored = [asked for asked in by_question.values() if len({first for first, *_ in asked}) > 1]
+    broken = [asked for asked in by_question.values() if len({each[1] for each in asked}) > 1]
+    repeated = [answers for answers in by_row.values() if len(answers) > 1]
+    found = check(predictions, make_triplets(rows)).consistency
+    assert found.n_mirrored == len(mirrored)
+    assert found.n_mirrored_broken == sum(asked in broken for asked in mirrored)
+    assert found.n_repeated == len(repeated)
+    assert found.n_repeated_broken == sum(len(set(answers)) > 1 for answers in repeated)
+    assert found.broken_rows.tolist() == sorted(row for asked in broken for *_, row in asked)
+
+
+@pytest.mark.shared
+def test_check_answers_of_the_sample_of_the_competition(shared):
+    folder = shared / "food_triplets"
+    found = tk.check_answers(folder / "sample.txt", folder / "test_triplets.txt")
+    assert found.n == 59_544
+    assert found.share_of_ones == pytest.approx(0.5, abs=0.002)
+    assert found.consistency.n_mirrored == 136
+    assert found.consistency.n_mirrored_broken > 60  # it answers them by chance
+    assert found.n_knots > 1000

@@ -10,7 +10,7 @@ import pytest
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.errors import SettingsError, WeightsError
-from tripletkit.evaluation.pooled import compare_pooled, score_pooled
+from tripletkit.evaluation.pooled import PooledScore, compare_pooled
 from tripletkit.training.held_out import answer_held_out
 
 
@@ -120,7 +120,7 @@ def test_pairing_narrows_the_interval_of_a_difference():
     # The other model errs on a few more.
     other = right * (rng.random(500) < 0.95)
     behind, interval = compare_pooled(right, other, images, draws)
-    scores = [score_pooled(values, images, draws) for values in (right, other)]
+    scores = [PooledScore.of(values, images, draws) for values in (right, other)]
     assert behind == pytest.approx(scores[0].accuracy - scores[1].accuracy)
     assert 0 < interval.low < behind < interval.high
     width = interval.high - interval.low

@@ -10,46 +10,34 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
+import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, is_path
 from tripletkit.data.images import hash_files, open_images
 from tripletkit.data.judgement_tables import labels_of_array
 from tripletkit.data.judgements import (
+    Judgements,
     TruthLike,
     open_collected,
     open_truth,
     open_votes,
     read_judgements,
 )
-from tripletkit.data.outputs import OutputForm, Outputs, as_one_run
-from tripletkit.data.triplets import Triplets, Votes, VotesLike
-from tripletkit.errors import DataWarning, LeakageWarning, SettingsError, caution
-from tripletkit.evaluation import answer_checks
-from tripletkit.evaluation.answer_checks import (
-    AnswerChecks,
-    check_not_exchanged,
-    check_same_questions,
+from tripletkit.data.outputs import OutputFile, OutputForm, Outputs, as_one_run, open_output
+from tripletkit.data.text_files import guard_formula
+from tripletkit.data.triplets import Triplets, Truth, Votes, VotesLike
+from tripletkit.errors import (
+    AnswerFileError,
+    DataWarning,
+    LeakageWarning,
+    SettingsError,
+    caution,
 )
-from tripletkit.evaluation.answers import Answers, read_answers
+from tripletkit.evaluation.answers import Answers, TiePolicy, read_answers
 from tripletkit.evaluation.baselines import ShortcutBaselines, run_baselines
-from tripletkit.evaluation.comparison import (
-    Comparison,
-    compare_answers,
-    find_asked,
-    write_differing_rows,
-)
-from tripletkit.evaluation.pooled import take_random_share
-from tripletkit.evaluation.scoring import (
-    Score,
-    TiePolicy,
-    check_same_length,
-    credit_rows,
-    score_answers,
-    score_votes,
-    take_majority,
-    warn_of_doubt,
-)
+from tripletkit.evaluation.comparison import Comparison
+from tripletkit.evaluation.scoring import AnswerChecks, Score, score_votes
 
 logger = logging.getLogger("tripletkit")
 
@@ -101,42 +89,39 @@ def score(
         raise SettingsError(
             "unique", "`unique` excludes votes: a row that repeats another has its own."
         )
-    rows = answers.triplets.rows if answers.triplets else None
     if asked is not None:
-        check_same_questions(answers, asked)
-        rows = asked.rows
-    if unique and rows is None:
+        answers._check_questions(asked)
+        answers = replace(answers, triplets=asked)
+    if unique and answers.triplets is None:
         raise SettingsError(
             "unique",
             f"`unique` needs to know the triplets, and {answers.source} does not hold them. "
             "Add `triplets=FILE`.",
         )
     by_votes = labels = of_truth = weights = None
-    trials, questions = None if asked is None else asked.trials, answers.triplets or asked
     of_votes = str(votes if is_path(votes) else triplets if is_path(triplets) else "the votes")
     if (collected := open_collected(truth)) is not None:
         of_truth = collected.source
         if counted is not None:
             raise SettingsError("votes", f"{of_truth} holds votes itself: it excludes other votes.")
-        answers, labels, counted, weights = take_random_share(answers, asked, collected)
-        questions, rows = answers.triplets, None if not answers.triplets else answers.triplets.rows
+        answers, labels, counted, weights = _take_random_share(answers, collected)
     elif counted is not None:
-        check_same_length(answers, len(counted), of_votes)
+        answers._check_length(len(counted), of_votes)
     if counted is not None:
-        by_votes = score_votes(answers, counted, rows=rows, ties=ties, weights=weights)
+        by_votes = score_votes(answers, counted, ties=ties, weights=weights)
     if labels is None and truth is not None:
         read = open_truth(truth)[0]
-        if read.triplets is not None:
-            check_same_questions(answers, read.triplets)
-            trials, questions = read.triplets.trials, questions or read.triplets
-            rows = read.triplets.rows if rows is None else rows
-        check_not_exchanged(answers, read)
-        check_same_length(answers, len(read), read.source)
+        answers._check_truth(read)
+        answers = replace(answers, triplets=_join_trials(answers.triplets, read.triplets))
         labels, of_truth = read.labels, read.source
     elif labels is None and counted is not None:
         caution("no truth file: taking what most people said for the truth", DataWarning)
-        labels, is_decided = take_majority(counted, of_votes)
-        answers, rows = answers.take(is_decided), None if rows is None else rows[is_decided]
+        if counted.is_tie.all():
+            raise AnswerFileError(
+                f"{of_votes}: expected a majority on at least one question, every one is tied. "
+                "Only a truth file can tell."
+            )
+        labels = counted.majority
     elif labels is None:
         if asked is not None:
             asked.check_answered()
@@ -144,12 +129,10 @@ def score(
             "no truth file: taking every first image for the nearer one (truth all 1)", DataWarning
         )
         labels = np.ones(len(answers), dtype=np.int8)
-    if model is not None and questions is not None:
-        _warn_of_learned(model, questions, as_path(images))
-    found = score_answers(
-        answers, labels, rows=rows, trials=trials, ties=ties, unique=unique, weights=weights
-    )
-    warn_of_doubt(found)
+    if model is not None and answers.triplets is not None:
+        _warn_of_learned(model, answers.triplets, as_path(images))
+    found = Score.of(answers, labels, ties=ties, unique=unique, weights=weights)
+    found.warn_of_doubt()
     return replace(found, truth=of_truth, votes=by_votes)
 
 
@@ -193,25 +176,22 @@ def compare(
         truth = np.ones(len(entries[0]), dtype=np.int8)
     read = open_truth(truth)[0]
     for entry in entries:
-        check_not_exchanged(entry, read)
-        check_same_length(entry, len(read), read.source)
-        if read.triplets is not None:
-            check_same_questions(entry, read.triplets)
-    asked = find_asked(entries, None if triplets is None else read_judgements(triplets).triplets)
-    asked = asked or read.triplets
-    of_truth = asked if read.triplets is None else read.triplets
+        entry._check_truth(read)
+    if triplets is not None:
+        asked: Triplets | None = read_judgements(triplets).triplets
+    else:
+        asked = next((entry.triplets for entry in entries if entry.triplets), read.triplets)
+    if asked is not None:
+        for entry in entries:
+            entry._check_questions(asked)
+    asked = _join_trials(asked, read.triplets)
     is_decided = read.labels >= 0
     credits = {
-        entry.source: credit_rows(entry.take(is_decided), read.labels[is_decided])
-        for entry in entries
+        entry.source: entry.take(is_decided).credit(read.labels[is_decided]) for entry in entries
     }
-    result = compare_answers(
-        credits,
-        None if asked is None else asked.rows[is_decided],
-        None if of_truth is None or of_truth.trials is None else of_truth.trials[is_decided],
-    )
+    result = Comparison.of(credits, asked and asked.take(is_decided))
     if output is not None:
-        n_rows = write_differing_rows(output, entries, read, asked)
+        n_rows = _write_differing_rows(output, entries, read, asked)
         logger.info("Wrote %s rows with different answers to %s.", f"{n_rows:,}", output)
     return result
 
@@ -273,11 +253,10 @@ def check_answers(
     Raises:
         AnswerFileError: if something cannot be read or does not belong together.
     """
-    return answer_checks.check_answers(
+    return AnswerChecks.of(
         _take_answers(answers),
         read_judgements(triplets).triplets,
         [_take_answers(other) for other in agree_with],
-        n_examples=defaults.AUDIT_EXAMPLES,
     )
 
 
@@ -290,6 +269,63 @@ def _take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
     if isinstance(value, IOBase):
         return read_answers(cast(BinaryIO, value))
     return Answers(labels_of_array(value, source), None, None, source)
+
+
+def _join_trials(asked: Triplets | None, of_truth: Triplets | None) -> Triplets | None:
+    """Return the questions, with the trials that the truth says where it does."""
+    if asked is None or of_truth is None or of_truth.trials is None:
+        return asked or of_truth
+    return replace(asked, trials=of_truth.trials)
+
+
+def _take_random_share(
+    answers: Answers, database: Judgements
+) -> tuple[Answers, np.ndarray, Votes, np.ndarray]:
+    """Return the answers to questions of the random share, what most judges said, votes, weights.
+
+    Answers that do not hold their questions are taken for those of `predict` on the database.
+    """
+    judgements, source = database.decided(), database.source
+    votes, is_random, weights = judgements.votes, judgements.is_random, judgements.weights
+    if votes is None or is_random is None or weights is None:
+        raise AnswerFileError(f"{source}: expected questions drawn by chance, there is none")
+    if (asked := answers.triplets) is None:
+        answers._check_length(len(judgements), source)
+        asked = judgements.triplets
+    found, is_turned = judgements.find(asked)
+    is_scored = (found >= 0) & is_random[found]
+    if not is_scored.any():
+        raise AnswerFileError(
+            f"{answers.source}: expected answers to questions that {source} drew by chance, "
+            "got none. `tripletkit predict` answers those of the database."
+        )
+    logger.info(
+        "Scored on the random share alone: %s of %s answers. Questions that a model chose are "
+        "those it found hard: a score on them would be too low.",
+        f"{int(is_scored.sum()):,}",
+        f"{len(answers):,}",
+    )
+    labels = (~is_turned[is_scored]).astype(np.int8)
+    asked_votes = votes.take(found[is_scored]).turn(is_turned[is_scored])
+    answers = replace(answers, triplets=asked).take(is_scored)
+    return answers, labels, asked_votes, weights[found[is_scored]]
+
+
+def _write_differing_rows(
+    destination: OutputFile, entries: Sequence[Answers], truth: Truth, triplets: Triplets | None
+) -> int:
+    """Write the rows on which not all files give the same answer; return how many."""
+    predictions = np.stack([answers.predictions for answers in entries], axis=1)
+    differing = np.flatnonzero((predictions != predictions[:, :1]).any(axis=1))
+    columns = [pd.DataFrame({"row": differing + 1})]
+    if triplets is not None:
+        columns.append(triplets.take(differing).to_frame().map(guard_formula))
+    columns.append(pd.DataFrame({"truth": truth.labels[differing]}))
+    sources = [guard_formula(answers.source) for answers in entries]
+    columns.append(pd.DataFrame(predictions[differing], columns=sources))
+    with open_output(destination) as file:
+        pd.concat(columns, axis=1).to_csv(file, index=False, lineterminator="\n")
+    return len(differing)
 
 
 def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> None:

@@ -410,7 +410,7 @@ def _classify(
     if model.encoder.head is not None:
         spaces = {_TRAINED: (model.encoder.embed(features), model.distance)} | spaces
     of_image = found.labels.of_image
-    scores = {
+    found_of = {
         name: classify_embeddings(
             vectors[reference],
             of_image[reference],
@@ -422,8 +422,9 @@ def _classify(
         for name, (vectors, distance) in spaces.items()
     }
     distances = {name: distance for name, (_, distance) in spaces.items()}
-    first = next(iter(scores.values()))
-    return Classification(scores, distances, Confusion(found.labels.classes, first.confusion))
+    (_, confusion), *_ = found_of.values()
+    scores = {name: of_space for name, (of_space, _) in found_of.items()}
+    return Classification(scores, distances, Confusion(found.labels.classes, confusion))
 
 
 def _encode(model: Model, files: Images, progress: bool | Stages | None) -> np.ndarray:

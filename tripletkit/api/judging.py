@@ -359,8 +359,8 @@ def _split_members(embeddings: np.ndarray, settings: Settings, n_features: int) 
     They stand side by side in an embedding, behind the frozen features where these have a share,
     which then every member gets too.
     """
-    # Members of other widths, or compressed together, cannot be told apart.
-    if settings.members < 2 or settings.mlp_members or settings.is_compressed:
+    # Members that were compressed together cannot be told apart.
+    if settings.members < 2 or settings.is_compressed:
         return [embeddings]
     frozen, of_members = np.split(embeddings, [n_features if settings.frozen_share else 0], axis=1)
     # Each member as long as all were, so that the frozen share weighs the same.

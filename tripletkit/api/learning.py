@@ -58,7 +58,6 @@ class _TrainSettings(_FineTuneSettings, EncoderOptions, total=False):
 
     recipe: Literal["mlp", "linear", "residual", "best"] | str
     members: int
-    mlp_members: int
     hidden: int
     dim: int | None
     dropout: float

@@ -43,7 +43,7 @@ from tripletkit.errors import (
     SettingsError,
     caution,
 )
-from tripletkit.evaluation.answers import ANSWERS_FORM, AnswerFormat, Answers, write_answers
+from tripletkit.evaluation.answers import ANSWERS_FORM, AnswerFormat, Answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
@@ -52,8 +52,8 @@ from tripletkit.features.encoder import BackboneLike, Encoder, list_backbones
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.model_folder import ModelFolder, copy_model, load_model
-from tripletkit.model.record import ModelRecord, TrainingSummary
+from tripletkit.model.model_folder import ModelFolder, load_model
+from tripletkit.model.record import ModelRecord
 from tripletkit.progress import Progress, Stages, open_stages
 from tripletkit.registry import describe_unknown
 from tripletkit.results import Table
@@ -217,7 +217,7 @@ class Model:
         _warn_of_undecided(answers)
         where = ""
         if file is not None:
-            write_answers(file, answers, form)
+            answers._write(file, form)
             where = f" to {file}"
         logger.info(
             f"Answered {len(triplets):,} questions over {len(triplets.names):,} images{where}."
@@ -364,7 +364,7 @@ class Model:
         """
         folder = self._need_folder("a backbone alone is not saved")
         Outputs(overwrite=overwrite).folder(Path(path))
-        saved = copy_model(folder, Path(path), overwrite=overwrite)
+        saved = folder.copy(Path(path), overwrite=overwrite)
         self.encoder = (
             saved.open_encoder()
             if saved.has_own_backbone
@@ -415,7 +415,7 @@ class Model:
     def __str__(self) -> str:
         if self.folder is None:
             return self._describe()
-        return str(TrainingSummary(self.record, len(self.history)))
+        return self.record.describe(len(self.history))
 
     def __repr__(self) -> str:
         return f"<{self._describe()}>"

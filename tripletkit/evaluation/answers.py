@@ -26,11 +26,12 @@ from tripletkit.data.outputs import (
 )
 from tripletkit.data.tables import FileTable, place_problems
 from tripletkit.data.text_files import parse_number, quote_csv_field, shorten_line
-from tripletkit.data.triplets import Triplets
-from tripletkit.errors import AnswerFileError, describe_problems
+from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
+from tripletkit.errors import AnswerFileError, DataWarning, caution, describe_problems
 from tripletkit.results import Result, Section, show_head
 
 AnswerFormat = Literal["csv", "labels"]
+TiePolicy = Literal["answer", "error", "half"]
 
 _NAME_COLUMNS = ("a", "b", "c")
 _COLUMNS = (*_NAME_COLUMNS, "prediction", "margin")
@@ -106,10 +107,32 @@ class Answers(Result):
             OutputError: if the path cannot be written, or would replace something it may not.
         """
         if isinstance(destination, str | Path):
-            file = Outputs(overwrite=overwrite).file(Path(destination), ANSWERS_FORM)
-            write_answers(file, self, form)
+            self._write(Outputs(overwrite=overwrite).file(Path(destination), ANSWERS_FORM), form)
         else:
-            write_answers(destination, self, form)
+            self._write(destination, form)
+
+    def _write(self, destination: Destination | TextIO, form: AnswerFormat) -> None:
+        """Write to a permitted place, in pieces; an open stream must not translate line ends.
+
+        Margins are written as the shortest decimals that read back as the same float32; a NaN
+        leaves the field empty.
+        """
+        if form == "labels":
+            pieces = _label_pieces(self.predictions)
+        elif form != "csv":
+            raise AnswerFileError(
+                f"expected one of the forms {', '.join(get_args(AnswerFormat))}, got {form!r}"
+            )
+        elif self.triplets is None or self.margins is None:
+            raise AnswerFileError(
+                f"{self.source}: expected answers with their questions and margins for the form "
+                'csv, got predictions alone. Write them with the form "labels".'
+            )
+        else:
+            pieces = _csv_pieces(self.triplets, self.predictions, self.margins)
+        opened = open_output(destination) if isinstance(destination, Destination) else None
+        with opened or nullcontext(cast(TextIO, destination)) as file:
+            file.writelines(pieces)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with the columns of an answer file, as far as they are known."""
@@ -134,6 +157,85 @@ class Answers(Result):
     def is_undecidable(self) -> np.ndarray:
         """`(n_triplets,)` bool: an image could not be read; False without margins."""
         return np.zeros(len(self), bool) if self.margins is None else np.isnan(self.margins)
+
+    def credit(self, truth: np.ndarray, ties: TiePolicy = "answer") -> np.ndarray:
+        """Return what each row earns, `(n_triplets,)` float64: 1 if right, 0 if wrong.
+
+        The answer counts which stands in the file, whatever its margin. A tie, or a row with an
+        image that could not be read, stands there as 0, and is right where the truth is 0, as in
+        every competition that such a file is handed in to. So the same answers earn the same as a
+        CSV and as labels, which do not show ties. A model that tells nothing apart earns the share
+        of zeros; the number of ties, told apart, gives it away.
+
+        Where there are margins, `"error"` and `"half"` judge ties more strictly: as wrong, or as
+        half right, as a coin would be. Rows without a margin are wrong then.
+
+        Args:
+            truth: `(n_triplets,)` 1 where the first image is the nearer one, else 0.
+            ties: see `score`. Defaults to `"answer"`.
+        Raises:
+            AnswerFileError: if ties are to be told from other answers, and there are no margins.
+        Example:
+            >>> answers = Answers(np.array([1, 0, 0, 0]), np.array([0.5, -1, 0, np.nan]), None, "")
+            >>> answers.credit(np.array([1, 1, 0, 0]))
+            array([1., 0., 1., 1.])
+            >>> answers.credit(np.array([1, 1, 0, 0]), ties="half")
+            array([1. , 0. , 0.5, 0. ])
+        """
+        credit = (self.predictions == truth).astype(np.float64)
+        if ties == "answer":
+            return credit
+        if self.margins is None:
+            raise AnswerFileError(
+                f"{self.source}: expected margins, which tell ties from other answers, got labels "
+                "alone. Count ties as the answers that they are (`ties=answer`)."
+            )
+        credit[self.is_tie] = 0.5 if ties == "half" else 0
+        credit[self.is_undecidable] = 0
+        return credit
+
+    def _check_length(self, n_expected: int, source: str) -> None:
+        """Refuse answers that cannot belong to a file because their numbers differ."""
+        if len(self) != n_expected:
+            raise AnswerFileError(
+                f"{self.source}: expected {n_expected:,} answers, one for each row of {source}, "
+                f"got {len(self):,}. Do both belong to the same triplets?"
+            )
+
+    def _check_questions(self, triplets: Triplets) -> None:
+        """Refuse answers to other questions, or to the same in another order, as far as known."""
+        self._check_length(len(triplets), triplets.source)
+        asked = self.triplets
+        if asked is not None and (problems := describe_other_questions(asked, triplets)):
+            raise AnswerFileError(problems)
+
+    def _check_truth(self, truth: Truth) -> None:
+        """Refuse a truth of other questions, and one that was given in the answers' place.
+
+        Where headings leave doubt, a `DataWarning` says what is taken for what.
+        """
+        seems_true = self.column in ("label", "truth")
+        if seems_true and truth.column == "prediction":
+            raise AnswerFileError(
+                f"{self.source}: expected answers, got the column {self.column} of a truth "
+                f"file, and {truth.source} has the column prediction of an answer file. Give the "
+                "answers first, then the truth."
+            )
+        if truth.column == "prediction":
+            caution(
+                f"{truth.source}: has no column label or truth; its answers (prediction) are taken "
+                "for the truth",
+                DataWarning,
+            )
+        elif seems_true and not truth.column:
+            caution(
+                f"{self.source}: has the column {self.column} of a truth file, and is taken "
+                f"for answers; {truth.source} is taken for the truth",
+                DataWarning,
+            )
+        self._check_length(len(truth), truth.source)
+        if truth.triplets is not None:
+            self._check_questions(truth.triplets)
 
 
 @as_one_run
@@ -174,32 +276,6 @@ def _read_margins(table: FileTable, column: int) -> np.ndarray:
     if problems:
         raise AnswerFileError(describe_problems(place_problems(problems, table.source)))
     return margins
-
-
-def write_answers(
-    destination: Destination | TextIO, answers: Answers, form: AnswerFormat = "csv"
-) -> None:
-    """Write an answer file, in pieces; a path gets the whole file or nothing.
-
-    Margins are written as the shortest decimals that read back as the same float32; a NaN leaves
-    the field empty. An open text stream must not translate line ends.
-    """
-    if form == "labels":
-        pieces = _label_pieces(answers.predictions)
-    elif form != "csv":
-        raise AnswerFileError(
-            f"expected one of the forms {', '.join(get_args(AnswerFormat))}, got {form!r}"
-        )
-    elif answers.triplets is None or answers.margins is None:
-        raise AnswerFileError(
-            f"{answers.source}: expected answers with their questions and margins for the form "
-            'csv, got predictions alone. Write them with the form "labels".'
-        )
-    else:
-        pieces = _csv_pieces(answers.triplets, answers.predictions, answers.margins)
-    opened = open_output(destination) if isinstance(destination, Destination) else None
-    with opened or nullcontext(cast(TextIO, destination)) as file:
-        file.writelines(pieces)
 
 
 def _label_pieces(predictions: np.ndarray) -> Iterator[str]:

@@ -156,12 +156,8 @@ def run_baselines(
     - `pair memory`: the pair that was more often near than far in training is the nearer one.
     - `popularity`: the image that was more often positive than negative is the nearer one.
     - `names only`: an ordinal embedding with a free vector a name (`_embed_names`). A row with a
-      name that training lacks is undecided.
-
-    Args:
-        truth: `(n_val,)` integers, 1 where the first image is the nearer one. Defaults to all 1.
-        ordinal: run the ordinal embedding. Defaults to whether there are at most
-            `defaults.MAX_ORDINAL_TRIPLETS` training triplets.
+      name that training lacks is undecided. By default of at most
+      `defaults.MAX_ORDINAL_TRIPLETS` training triplets.
     """
     truth = np.ones(len(val), dtype=np.int8) if truth is None else truth
     if len(truth) != len(val):

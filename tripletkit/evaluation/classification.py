@@ -14,8 +14,10 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from tripletkit import defaults
+from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.outputs import Destination, OutputForm, open_output
 from tripletkit.data.text_files import guard_formula
+from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import LabelFileError
 from tripletkit.evaluation.intervals import (
     Interval,
@@ -155,6 +157,30 @@ class DistanceDistribution:
     positives: np.ndarray
     negatives: np.ndarray
 
+    @classmethod
+    def of(cls, images: ClassDistances, progress: Progress | None = None) -> DistanceDistribution:
+        """Count the distances of all pairs in one pass over half of them."""
+        # A place past the last bin is for what is no pair, or was counted already.
+        everything = np.zeros(_N_BINS + 1, dtype=np.int64)
+        positives = np.zeros(_N_BINS + 1, dtype=np.int64)
+        limit = images.distances.limit or 1.0
+        for block in images.distances.blocks():
+            measured = images.distances.measure(block, slice(block.start, None))
+            measured *= _N_BINS / limit
+            bins = measured.astype(np.int32)
+            np.minimum(bins, _N_BINS - 1, out=bins)
+            below = np.tri(len(bins), dtype=bool)
+            bins[:, : len(bins)][below] = _N_BINS
+            everything += _count(bins)
+            for part, whole in images.classes_in(block):
+                rows = slice(part.start - block.start, part.stop - block.start)
+                columns = slice(rows.start, whole.stop - block.start)
+                positives += _count(bins[rows, columns])
+            if progress is not None:
+                progress(block.stop, len(images))
+        edges = np.linspace(0, limit, _N_BINS + 1)
+        return cls(edges, positives[:-1], (everything - positives)[:-1])
+
     def quantile(self, counts: np.ndarray, share: float) -> float:
         """Return the distance below which a share (> 0) of such pairs is, to within a bin."""
         reached = np.cumsum(counts)
@@ -190,32 +216,6 @@ class DistanceDistribution:
         return edges, positives, negatives
 
 
-def measure_distribution(
-    images: ClassDistances, progress: Progress | None = None
-) -> DistanceDistribution:
-    """Count the distances of all pairs in one pass over half of them."""
-    # A place past the last bin is for what is no pair, or was counted already.
-    everything = np.zeros(_N_BINS + 1, dtype=np.int64)
-    positives = np.zeros(_N_BINS + 1, dtype=np.int64)
-    limit = images.distances.limit or 1.0
-    for block in images.distances.blocks():
-        measured = images.distances.measure(block, slice(block.start, None))
-        measured *= _N_BINS / limit
-        bins = measured.astype(np.int32)
-        np.minimum(bins, _N_BINS - 1, out=bins)
-        below = np.tri(len(bins), dtype=bool)
-        bins[:, : len(bins)][below] = _N_BINS
-        everything += _count(bins)
-        for part, whole in images.classes_in(block):
-            rows = slice(part.start - block.start, part.stop - block.start)
-            columns = slice(rows.start, whole.stop - block.start)
-            positives += _count(bins[rows, columns])
-        if progress is not None:
-            progress(block.stop, len(images))
-    edges = np.linspace(0, limit, _N_BINS + 1)
-    return DistanceDistribution(edges, positives[:-1], (everything - positives)[:-1])
-
-
 def _count(bins: np.ndarray) -> np.ndarray:
     return np.bincount(bins.ravel(), minlength=_N_BINS + 1)
 
@@ -237,7 +237,7 @@ class _Measured:
 
 
 @dataclass(frozen=True)
-class ClassVariances:
+class _ClassVariances:
     """How far embeddings lie from their class, and classes from each other; their sum is the whole.
 
     Attributes:
@@ -247,6 +247,21 @@ class ClassVariances:
 
     within: float
     between: float
+
+    @classmethod
+    def of(cls, embeddings: np.ndarray, labels: np.ndarray) -> _ClassVariances:
+        """Measure how embeddings spread.
+
+        Reference:
+            Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7,
+            1936.
+        """
+        _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        embeddings = np.asarray(embeddings, dtype=np.float64)
+        centers = _class_means(embeddings, of_class, sizes)
+        within = ((embeddings - centers[of_class]) ** 2).sum(axis=1).mean()
+        from_middle = ((centers - embeddings.mean(axis=0)) ** 2).sum(axis=1)
+        return cls(float(within), float(np.average(from_middle, weights=sizes)))
 
     @property
     def within_share(self) -> float:
@@ -261,6 +276,11 @@ class Confusion:
 
     labels: list[str]
     counts: np.ndarray
+
+    @classmethod
+    def of(cls, labels: list[str], truth: np.ndarray, predicted: np.ndarray) -> Confusion:
+        """Count labels, given as indices of `labels`, and what was said instead."""
+        return cls(labels, _count_confusions(truth, predicted, len(labels)))
 
     @property
     def accuracy(self) -> float:
@@ -279,7 +299,7 @@ class Confusion:
             table.to_csv(file, index_label="true", lineterminator="\n")
 
 
-MEASURE_TITLES = {
+_MEASURES = {
     "nearest_center": "nearest class center",
     "nearest_neighbors": "vote of {k} nearest",
     "precision_at_1": "precision at 1",
@@ -289,16 +309,14 @@ MEASURE_TITLES = {
 
 
 @dataclass(frozen=True)
-class ClassificationScores:
+class _ClassificationScores:
     """What reference images say of queries.
 
     Attributes:
         n_unknown: queries left out, as their class is none of the reference's.
         k: neighbours that vote.
-        measures: by the names of `MEASURE_TITLES`.
         commonest_class: accuracy of always saying the reference's commonest class.
-        variances: of the queries' embeddings.
-        confusion: `(n_labels, n_labels)` int64 by the vote, the true class in the row.
+        variance: of the queries' embeddings.
     """
 
     n_queries: int
@@ -306,17 +324,77 @@ class ClassificationScores:
     n_classes: int
     n_unknown: int
     k: int
-    measures: dict[str, _Measured]
+    nearest_center: _Measured
+    nearest_neighbors: _Measured
+    precision_at_1: _Measured
+    precision_at_10: _Measured
+    mean_average_precision: _Measured
     commonest_class: float
-    variances: ClassVariances
-    confusion: np.ndarray
+    variance: _ClassVariances
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all numbers but the confusion matrix."""
-        counts = ("n_queries", "n_reference", "n_classes", "n_unknown", "k")
-        values = {name: getattr(self, name) for name in counts} | plain_values(self.measures)
-        variance = plain_values(self.variances)
-        return values | {"commonest_class": self.commonest_class, "variance": variance}
+    def measures(self) -> Iterator[tuple[str, _Measured]]:
+        """Yield each measure with what a table calls it."""
+        for name, title in _MEASURES.items():
+            yield title.format(k=self.k), getattr(self, name)
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """How validation images are classified by those of training, and variances of the latter."""
+
+    trained: _ClassificationScores
+    frozen: _ClassificationScores
+    training_variance: _ClassVariances
+
+    @classmethod
+    def of(
+        cls, data: TrainingSet, embeddings: np.ndarray, features: np.ndarray, distance: str
+    ) -> LabelScores | None:
+        """Classify the labelled validation images by the labelled training images.
+
+        None where fewer than two classes are in training, or none of them in validation.
+        """
+        if data.labels is None:
+            return None
+        labels = data.labels.of_image
+        labelled = np.flatnonzero(labels != NO_LABEL)
+        trained_on, val = (np.intersect1d(labelled, part.rows) for part in (data.train, data.val))
+        val = np.setdiff1d(val, trained_on)
+        known = np.unique(labels[trained_on])
+        if len(known) < 2 or not np.isin(labels[val], known).any():
+            return None
+        trained, frozen = (
+            classify_embeddings(
+                vectors[trained_on], labels[trained_on], vectors[val], labels[val], measure
+            )[0]
+            for vectors, measure in (
+                (embeddings, distance),
+                (features, defaults.FROZEN_DISTANCE),
+            )
+        )
+        variance = _ClassVariances.of(embeddings[trained_on], labels[trained_on])
+        return cls(trained, frozen, variance)
+
+    def _sections(self, frozen: str) -> list[Section]:
+        """Return what there is to see; `frozen` is what the features of the backbone are called."""
+        trained = self.trained
+        rows = [["classes", "trained", "95% interval", frozen]]
+        for (title, found), (_, before) in zip(
+            trained.measures(), self.frozen.measures(), strict=True
+        ):
+            rows.append([title, f"{found.value:.4f}", str(found.interval), f"{before.value:.4f}"])
+        variances = [["variance of embeddings", "within classes", "between", "within share"]]
+        for where, each in (("training", self.training_variance), ("validation", trained.variance)):
+            share = f"{each.within_share:.1%}"
+            variances.append([where, f"{each.within:.4f}", f"{each.between:.4f}", share])
+        return [
+            [
+                Table(rows, right=[1, 3]),
+                f"Of {trained.n_queries:,} validation images of {trained.n_classes:,} classes, by "
+                f"{trained.n_reference:,} training images.",
+            ],
+            [Table(variances, right=[1, 2, 3])],
+        ]
 
 
 @dataclass(frozen=True, repr=False)
@@ -329,13 +407,13 @@ class Classification(Result):
         confusion: of the first of them.
     """
 
-    scores: dict[str, ClassificationScores]
+    scores: dict[str, _ClassificationScores]
     distances: dict[str, str]
     confusion: Confusion
 
     def to_dict(self) -> dict[str, Any]:
         by_space = {
-            name.replace(" ", "_"): {"distance": self.distances[name]} | score.to_dict()
+            name.replace(" ", "_"): {"distance": self.distances[name]} | plain_values(score)
             for name, score in self.scores.items()
         }
         counts = self.confusion.counts.tolist()
@@ -344,15 +422,14 @@ class Classification(Result):
     def to_frame(self) -> pd.DataFrame:
         return pd.DataFrame(
             {
-                name: {measure: each.value for measure, each in score.measures.items()}
+                name: {measure: getattr(score, measure).value for measure in _MEASURES}
                 for name, score in self.scores.items()
             }
         )
 
     def _summary(self) -> str:
         by = ", ".join(
-            f"{name} {score.measures['nearest_neighbors'].value:.4f}"
-            for name, score in self.scores.items()
+            f"{name} {score.nearest_neighbors.value:.4f}" for name, score in self.scores.items()
         )
         first = next(iter(self.scores.values()))
         return f"{first.n_queries:,} held-out images, share classified rightly: {by}"
@@ -370,10 +447,9 @@ class Classification(Result):
         for name in self.scores:
             heading += [f"{name}, {self.distances[name]}", "95% interval"]
         rows = [heading]
-        for name, measure in MEASURE_TITLES.items():
-            row = [measure.format(k=first.k)]
-            for score in self.scores.values():
-                found = score.measures[name]
+        for of_measure in zip(*(score.measures() for score in self.scores.values()), strict=True):
+            row = [of_measure[0][0]]
+            for _, found in of_measure:
                 row += [f"{found.value:.4f}", str(found.interval)]
             rows.append(row)
         for title, attribute, form in (
@@ -383,7 +459,7 @@ class Classification(Result):
         ):
             row = [title]
             for score in self.scores.values():
-                row += [format(getattr(score.variances, attribute), form), ""]
+                row += [format(getattr(score.variance, attribute), form), ""]
             rows.append(row)
         return [lines, [Table(rows, right=range(1, len(heading), 2))]]
 
@@ -395,22 +471,18 @@ def classify_embeddings(
     query_labels: np.ndarray,
     distance: str,
     k: int = defaults.NEIGHBORS,
-) -> ClassificationScores:
-    """Let the reference say the class of each query.
+) -> tuple[_ClassificationScores, np.ndarray]:
+    """Let the reference say the class of each query; return scores, and the confusion by the vote.
 
     Memory beside the embeddings is some hundred megabytes, whatever their number. Of equally near
     images the lower row comes first. For the cosine, class centers are means of embeddings of
-    length 1, and so are variances.
+    length 1, and so are variances. Labels are integers from 0.
 
-    Args:
-        reference_embeddings, query_embeddings: `(n, n_dims)` float32, finite; no image is in both.
-        reference_labels, query_labels: `(n,)` integers from 0.
-        k: neighbours that vote; fewer where the reference is smaller.
     Example:
         >>> embeddings = np.array([[0.0], [1.0], [7.0], [8.0]], dtype=np.float32)
         >>> labels = np.array([0, 0, 1, 1])
-        >>> scores = classify_embeddings(embeddings, labels, embeddings + 0.4, labels, "l2", k=1)
-        >>> scores.measures["nearest_center"].value, scores.measures["precision_at_10"].value
+        >>> scores, _ = classify_embeddings(embeddings, labels, embeddings + 0.4, labels, "l2", k=1)
+        >>> scores.nearest_center.value, scores.precision_at_10.value
         (1.0, 0.5)
     """
     classes = np.unique(reference_labels)
@@ -439,34 +511,27 @@ def classify_embeddings(
     is_hit = nearest == truth[:, None]
     n_labels = int(max(reference_labels.max(), truth.max())) + 1
     predicted = vote(nearest[:, :k])
-    variances = measure_variances(queries, truth)
-    confusion = count_confusions(truth, predicted, n_labels)
-    return ClassificationScores(
+    scores = _ClassificationScores(
         n_queries=len(truth),
         n_reference=len(reference_labels),
         n_classes=len(classes),
         n_unknown=int((~is_known).sum()),
         k=k,
-        measures={
-            "nearest_center": _measure_share(classes[to_centers.argmin(axis=1)] == truth),
-            "nearest_neighbors": _measure_share(predicted == truth),
-            "precision_at_1": _measure_share(is_hit[:, 0]),
-            "precision_at_10": _measure_mean(is_hit[:, :10].mean(axis=1)),
-            "mean_average_precision": _measure_mean(average_precision),
-        },
+        nearest_center=_measure_share(classes[to_centers.argmin(axis=1)] == truth),
+        nearest_neighbors=_measure_share(predicted == truth),
+        precision_at_1=_measure_share(is_hit[:, 0]),
+        precision_at_10=_measure_mean(is_hit[:, :10].mean(axis=1)),
+        mean_average_precision=_measure_mean(average_precision),
         commonest_class=float((truth == np.bincount(reference_labels).argmax()).mean()),
-        variances=variances,
-        confusion=confusion,
+        variance=_ClassVariances.of(queries, truth),
     )
+    return scores, _count_confusions(truth, predicted, n_labels)
 
 
 def vote(labels: np.ndarray, is_there: np.ndarray | None = None) -> np.ndarray:
     """Return the label that most of each query's neighbours have; of equals that of the nearest
-    image.
+    image. Labels, `(n_queries, k)` integers from 0, are of the nearest first.
 
-    Args:
-        labels: `(n_queries, k)` integers from 0, of the neighbours, nearest first.
-        is_there: `(n_queries, k)` bool, which of them exist. Defaults to all.
     Example:
         >>> vote(np.array([[0, 1, 1, 2], [2, 1, 1, 2]]))
         array([1, 2])
@@ -495,26 +560,12 @@ def _average_precision(own: np.ndarray, ascending: np.ndarray) -> float:
     return float((n_own_within / n_within).mean())
 
 
-def count_confusions(labels: np.ndarray, predicted: np.ndarray, n_labels: int) -> np.ndarray:
+def _count_confusions(labels: np.ndarray, predicted: np.ndarray, n_labels: int) -> np.ndarray:
     """Return `(n_labels, n_labels)` int64: how often a label (row) was taken for another."""
     # As `sklearn.metrics.confusion_matrix` does, which takes a second to import.
     counts = np.zeros((n_labels, n_labels), np.int64)
     np.add.at(counts, (labels, predicted), 1)
     return counts
-
-
-def measure_variances(embeddings: np.ndarray, labels: np.ndarray) -> ClassVariances:
-    """Measure how embeddings spread within and between classes.
-
-    Reference:
-        Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7, 1936.
-    """
-    _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    embeddings = np.asarray(embeddings, dtype=np.float64)
-    centers = _class_means(embeddings, of_class, sizes)
-    within = ((embeddings - centers[of_class]) ** 2).sum(axis=1).mean()
-    from_middle = ((centers - embeddings.mean(axis=0)) ** 2).sum(axis=1)
-    return ClassVariances(float(within), float(np.average(from_middle, weights=sizes)))
 
 
 def _class_means(embeddings: np.ndarray, of_class: np.ndarray, sizes: np.ndarray) -> np.ndarray:

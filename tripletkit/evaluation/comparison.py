@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.outputs import Destination, open_output
-from tripletkit.data.text_files import guard_formula
-from tripletkit.data.triplets import Triplets, Truth
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import DataWarning, caution
-from tripletkit.evaluation.answer_checks import check_same_questions
-from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import (
     ImageSpread,
     Interval,
     NoInterval,
     image_interval,
-    measure_image_spread,
     show_interval,
     wilson_interval,
 )
-from tripletkit.evaluation.scoring import OddOneOut, describe_exchanged, score_odd_one_out
+from tripletkit.evaluation.scoring import OddOneOut, describe_exchanged
 from tripletkit.results import Result, Section, Table
-
-
-def find_asked(entries: Sequence[Answers], triplets: Triplets | None) -> Triplets | None:
-    """Take these triplets, else those of the first answers that hold any; check them all."""
-    if triplets is None:
-        triplets = next((answers.triplets for answers in entries if answers.triplets), None)
-    if triplets is not None:
-        for answers in entries:
-            check_same_questions(answers, triplets)
-    return triplets
-
-
-def write_differing_rows(
-    destination: Destination, entries: Sequence[Answers], truth: Truth, triplets: Triplets | None
-) -> int:
-    """Write the rows on which not all files give the same answer; return how many."""
-    predictions = np.stack([answers.predictions for answers in entries], axis=1)
-    differing = np.flatnonzero((predictions != predictions[:, :1]).any(axis=1))
-    columns = [pd.DataFrame({"row": differing + 1})]
-    if triplets is not None:
-        columns.append(triplets.take(differing).to_frame().map(guard_formula))
-    columns.append(pd.DataFrame({"truth": truth.labels[differing]}))
-    sources = [guard_formula(answers.source) for answers in entries]
-    columns.append(pd.DataFrame(predictions[differing], columns=sources))
-    with open_output(destination) as file:
-        pd.concat(columns, axis=1).to_csv(file, index=False, lineterminator="\n")
-    return len(differing)
-
 
 # Quantiles of the normal distribution: 5% two-sided error, 80% power.
 _ERROR_Z = 1.959964
@@ -62,14 +28,7 @@ _POWER_Z = 0.841621
 
 @dataclass(frozen=True)
 class _RankedAnswers:
-    """One answer file and its accuracy.
-
-    Attributes:
-        wilson: 95% interval that takes rows as independent.
-        image_interval: 95% interval that allows for images that rows share, or why there is none;
-            None without triplets.
-        odd_one_out: how often it found the odd one of three, where there are such trials.
-    """
+    """One answer file and its accuracy; see `Score` for the others."""
 
     name: str
     accuracy: float
@@ -79,7 +38,7 @@ class _RankedAnswers:
 
 
 @dataclass(frozen=True, repr=False)
-class PairComparison(Result):
+class _PairComparison(Result):
     """Two answer files on the same questions.
 
     Attributes:
@@ -91,7 +50,7 @@ class PairComparison(Result):
         mcnemar_p: exact McNemar test that neither is better; takes rows as independent.
         holm_p: the same, corrected for the number of pairs compared.
         smallest_difference: of accuracies that such files show at 5% in 80% of cases; see
-            `compare_answers`. None where the two are right on the same rows.
+            `Comparison.of`. None where the two are right on the same rows.
     """
 
     left: str
@@ -169,7 +128,58 @@ class Comparison(Result):
 
     n: int
     ranking: list[_RankedAnswers]
-    pairs: list[PairComparison]
+    pairs: list[_PairComparison]
+
+    @classmethod
+    def of(cls, credits: dict[str, np.ndarray], triplets: Triplets | None = None) -> Comparison:
+        """Compare answers to the same questions.
+
+        Of the rows where just one of two is right, each should be so half the time if neither is
+        better: that is McNemar's exact test. Its p is corrected for the number n of pairs by Holm:
+        the smallest is taken times n, the next times n - 1, and none is below one before it. The
+        smallest difference that two such files could show is (1.96 + 0.84) standard errors of the
+        difference, those that hold for shared images where these are known, else
+        sqrt(share of differing rows / n).
+
+        Args:
+            credits: for each name `(n_triplets,)` 0 or 1, whether each answer is right (see
+                `Answers.credit`); at least two.
+            triplets: the questions; without them no interval allows for shared images.
+        Reference:
+            McNemar. Note on the sampling error of the difference between correlated proportions or
+            percentages. Psychometrika 12, 1947. Holm. A simple sequentially rejective multiple test
+            procedure. Scandinavian J. Statistics 6, 1979. Connor. Sample size for testing
+            differences in proportions for the paired-sample design. Biometrics 43, 1987 (the
+            leading term).
+        Example:
+            >>> right = {"a": np.array([1, 1, 1, 1, 0]), "b": np.array([1, 0, 0, 1, 0])}
+            >>> pair = Comparison.of(right).pairs[0]
+            >>> pair.left, pair.difference, pair.mcnemar_p  # 2 rows differ, both for a: 2 / 2**2
+            ('a', 0.4, 0.5)
+        """
+        rows = None if triplets is None else triplets.rows
+        ranking = [
+            _RankedAnswers(
+                name=name,
+                accuracy=float(credit.mean()),
+                wilson=wilson_interval(credit.sum(), len(credit)),
+                image_interval=None if rows is None else image_interval(credit, rows),
+                odd_one_out=None
+                if triplets is None
+                else OddOneOut.of(credit, triplets.rows, triplets.trials),
+            )
+            for name, credit in sorted(credits.items(), key=lambda item: -item[1].sum())
+        ]
+        for each in ranking:
+            interval = each.image_interval or each.wilson
+            said = describe_exchanged(each.accuracy, interval, f"the answers of {each.name}")
+            if said is not None:
+                caution(said, DataWarning)
+        pairs = [
+            _compare_pair(left.name, right.name, credits[left.name], credits[right.name], rows)
+            for left, right in combinations(ranking, 2)
+        ]
+        return cls(len(credits[ranking[0].name]), ranking, _correct_by_holm(pairs))
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with a row for each answer file, best first.
@@ -215,61 +225,9 @@ class Comparison(Result):
         return sections
 
 
-def compare_answers(
-    credits: dict[str, np.ndarray],
-    rows: np.ndarray | None = None,
-    trials: np.ndarray | None = None,
-) -> Comparison:
-    """Compare answer files on the same questions.
-
-    Of the rows where just one of two is right, each should be so half the time if neither is
-    better: that is McNemar's exact test. Its p is corrected for the number n of pairs by Holm: the
-    smallest is taken times n, the next times n - 1, and none is below one before it. The smallest
-    difference that two such files could show is (1.96 + 0.84) standard errors of the difference,
-    those that hold for shared images where these are known, else sqrt(share of differing rows / n).
-
-    Args:
-        credits: for each name `(n_triplets,)` 0 or 1, whether each answer is right (see
-            `scoring.credit_rows`); at least two.
-        rows: `(n_triplets, 3)`, the images of each question; without them there are no intervals
-            that allow for shared images.
-        trials: see `Triplets`.
-    Reference:
-        McNemar. Note on the sampling error of the difference between correlated proportions or
-        percentages. Psychometrika 12, 1947. Holm. A simple sequentially rejective multiple test
-        procedure. Scandinavian J. Statistics 6, 1979. Connor. Sample size for testing differences
-        in proportions for the paired-sample design. Biometrics 43, 1987 (the leading term).
-    Example:
-        >>> right = {"a": np.array([1, 1, 1, 1, 0]), "b": np.array([1, 0, 0, 1, 0])}
-        >>> pair = compare_answers(right).pairs[0]
-        >>> pair.left, pair.difference, pair.mcnemar_p  # 2 rows differ, both for a: 2 / 2**2
-        ('a', 0.4, 0.5)
-    """
-    ranking = [
-        _RankedAnswers(
-            name=name,
-            accuracy=float(credit.mean()),
-            wilson=wilson_interval(credit.sum(), len(credit)),
-            image_interval=None if rows is None else image_interval(credit, rows),
-            odd_one_out=None if rows is None else score_odd_one_out(credit, rows, trials),
-        )
-        for name, credit in sorted(credits.items(), key=lambda item: -item[1].sum())
-    ]
-    for each in ranking:
-        interval = each.image_interval or each.wilson
-        said = describe_exchanged(each.accuracy, interval, f"the answers of {each.name}")
-        if said is not None:
-            caution(said, DataWarning)
-    pairs = [
-        _compare_pair(left.name, right.name, credits[left.name], credits[right.name], rows)
-        for left, right in combinations(ranking, 2)
-    ]
-    return Comparison(len(credits[ranking[0].name]), ranking, _correct_by_holm(pairs))
-
-
 def _compare_pair(
     left: str, right: str, of_left: np.ndarray, of_right: np.ndarray, rows: np.ndarray | None
-) -> PairComparison:
+) -> _PairComparison:
     """Return what two files show, not corrected for how many pairs there are."""
     from scipy.stats import binomtest
 
@@ -278,11 +236,11 @@ def _compare_pair(
     n_both = int((of_left[difference == 0] > 0).sum())
     n_differing = n_left + n_right
     p = float(binomtest(n_left, n_differing).pvalue) if n_differing else 1.0
-    spread = None if rows is None else measure_image_spread(difference, rows)
+    spread = None if rows is None else ImageSpread.of(difference, rows)
     error = np.sqrt(n_differing) / len(difference)
     if isinstance(spread, ImageSpread):
         error = spread.standard_error
-    return PairComparison(
+    return _PairComparison(
         left=left,
         right=right,
         difference=float(difference.mean()),
@@ -297,7 +255,7 @@ def _compare_pair(
     )
 
 
-def _correct_by_holm(pairs: list[PairComparison]) -> list[PairComparison]:
+def _correct_by_holm(pairs: list[_PairComparison]) -> list[_PairComparison]:
     p_values = np.array([pair.mcnemar_p for pair in pairs])
     order = np.argsort(p_values, kind="stable")
     corrected = np.empty(len(pairs))

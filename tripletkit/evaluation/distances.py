@@ -29,14 +29,8 @@ def triplet_margins(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> 
     """Return d(anchor, second) - d(anchor, first): positive where the first is nearer.
 
     A row's margin depends on its three embeddings alone, and swapping first and second flips the
-    sign and nothing else.
+    sign and nothing else. Margins, `(n_triplets,)` float32, are NaN where an embedding is.
 
-    Args:
-        embeddings: `(n_images, n_dims)` float32; NaN where an image has none.
-        rows: `(n_triplets, 3)` indices into `embeddings`.
-        distance: one of `DISTANCE_NAMES`.
-    Returns:
-        `(n_triplets,)` float32; NaN where an embedding is.
     Example:
         >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
         >>> triplet_margins(embeddings, np.array([[0, 1, 2]]), "l2")   # 1 - 5
@@ -65,9 +59,6 @@ def distances_between(
     alone. The embeddings of the pairs are never gathered: beside the arguments, memory is a few
     numbers a pair and some tens of megabytes, whatever the number of dimensions.
 
-    Args:
-        left, right: `(n_left, n_dims)` and `(n_right, n_dims)`.
-        left_rows, right_rows: `(n_pairs,)` indices into them.
     Example:
         >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0]])
         >>> distances_between(embeddings, np.array([1, 1]), embeddings, np.array([0, 1]), "l2")

@@ -95,6 +95,86 @@ class ImageSpread:
     n_used_alike: float
     n_weighing_alike: float
 
+    @classmethod
+    def of(cls, values: np.ndarray, images: np.ndarray) -> ImageSpread | NoInterval:
+        """Measure the standard error of a mean when rows that share an image go together.
+
+        The variance is the sum of the products of deviations over all pairs of rows that have at
+        least one image in common, divided by n squared. It is found by inclusion and exclusion:
+        squared sums over images, minus those over pairs of images, plus those over whole triples.
+        Two corrections follow. Taking deviations from the sample's own mean loses the share of
+        pairs of rows that have an image in common, so the variance is divided by 1 minus that share
+        (for one image a row this is the usual m / (m - 1)). And it is not taken far below the
+        variance of independent rows, since a sum with minus signs can by chance come out too small,
+        even negative.
+
+        Degrees of freedom are Satterthwaite's, 2 V**2 / Var(V). The standard deviation of the
+        estimate V is the sum of what it has where rows are independent, which follows from who
+        shares an image with whom alone, and what images add to V, times sqrt(2 / m). Here m is the
+        number of effective clusters, (sum of n_i**2)**2 / (sum of n_i**4) for n_i rows with image
+        i, less 1, and is divided by 1 + 3 skewness**2 of the sums over images.
+
+        Args:
+            values: `(n,)` numbers, such as 1 for a right answer and 0 for a wrong one, or the
+                differences -1, 0, 1 of two models.
+            images: `(n, k)` integer ids of what a row must not be taken as independent of; the
+                three images of a triplet, or one column for a single grouping.
+        Reference:
+            Fafchamps, Gubert. The formation of risk sharing networks. J. Development Economics 83,
+            2007. Cameron, Gelbach, Miller. J. Business and Economic Statistics 29, 2011. Aronow,
+            Samii, Assenova. Political Analysis 23, 2015 (clusters in several ways). Satterthwaite.
+            Biometrics Bulletin 2, 1946. Bell, McCaffrey. Survey Methodology 28, 2002 (such degrees
+            of freedom for clusters). Carter, Schnepel, Steigerwald. Review of Economics and
+            Statistics 99, 2017 (effective clusters). The two corrections, the sum of two parts and
+            the cost of skewness are ours.
+        Example:
+            Two rows share image 0, the third has nothing in common with them. Deviations are 1/3,
+            1/3, -2/3; pairs of rows that share: (2/3)**2 + (2/3)**2 = 8/9; of 9 pairs of rows 5
+            share, so the variance is 8/9 / 9 / (1 - 5/9) = 2/9.
+            >>> spread = ImageSpread.of([1, 1, 0], [[0, 1, 2], [0, 3, 4], [5, 6, 7]])
+            >>> round(spread.standard_error**2, 6)
+            0.222222
+        """
+        values = np.asarray(values, dtype=np.float64)
+        n = len(values)
+        if not np.ptp(values):
+            return NoInterval("all rows are alike", "all rows are alike")
+        deviations = values - values.mean()
+        total = 0.0
+        n_sharing = np.zeros(n)  # how many rows share an image with each, itself among them
+        sums, counts = np.empty(0), np.empty(0)
+        for size, (codes, rows) in enumerate(_subsets(np.asarray(images)), 1):
+            sums_of_size = np.bincount(codes, deviations[rows])
+            counts_of_size = np.bincount(codes).astype(np.float64)
+            sign = 1 if size % 2 else -1
+            total += sign * float(sums_of_size @ sums_of_size)
+            n_sharing += np.bincount(rows, sign * counts_of_size[codes], n)
+            if size == 1:
+                sums, counts = np.asarray(sums_of_size, np.float64), counts_of_size
+        unshared = 1 - n_sharing.mean() / n
+        if unshared * n * n < 0.5:
+            return NoInterval("all rows share an image", "all rows share an image")
+        of_rows = deviations @ deviations / n / (n - 1)
+        # The trace of the square of "who shares with whom", centered in rows and columns.
+        trace = n_sharing.sum() - 2 * (n_sharing @ n_sharing) / n + n_sharing.mean() ** 2
+        noise = np.sqrt(2 * max(trace, 0.0)) / n / unshared * of_rows
+        variance = max(total / n**2 / unshared, of_rows - _SLACK * noise)
+        of_images = max(variance - of_rows, 0.0)
+        n_alike = effective_count(counts**2)
+        squares = sums @ sums
+        skewness = np.sqrt(n_alike / squares**3) * (sums**3).sum() if squares else 0.0
+        deviation = noise + of_images * np.sqrt(
+            2 * (1 + _SKEW_COST * skewness**2) / max(n_alike - 1, 1e-9)
+        )
+        return cls(
+            standard_error=float(np.sqrt(variance)),
+            image_share=float(of_images / variance),
+            degrees_of_freedom=float(max(2 * variance**2 / deviation**2, 1.0)),
+            n_images=len(counts),
+            n_used_alike=effective_count(counts),
+            n_weighing_alike=n_alike,
+        )
+
 
 def weigh_values(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return values whose plain mean is the weighted mean, and varies as it does.
@@ -149,7 +229,7 @@ def image_interval(
     """Return a 95% interval of a mean over rows that allows for images they share.
 
     It is Student's interval on the logit scale between the bounds, so that no end lies beyond them
-    (between -1 and 1 that is Fisher's z), with the standard error of `measure_image_spread`.
+    (between -1 and 1 that is Fisher's z), with the standard error of `ImageSpread.of`.
     Independent rows and images each have their own quantile of Student's distribution; the two are
     averaged by what each adds to the variance, as Cochran does for two means. How often it holds
     the true value is in docs/benchmarks.md.
@@ -171,7 +251,7 @@ def image_interval(
     from scipy.special import expit, logit, stdtrit
 
     values = np.asarray(values, dtype=np.float64)
-    spread = measure_image_spread(values, images)
+    spread = ImageSpread.of(values, images)
     if isinstance(spread, NoInterval):
         return spread
     if (too_few := _find_too_few(spread, len(values))) is not None:
@@ -238,85 +318,6 @@ def _find_too_few(spread: ImageSpread, n_rows: int) -> NoInterval | None:
     else:
         return None
     return NoInterval("too few images", f"too few images for an interval ({detail}{n_needed})")
-
-
-def measure_image_spread(values: np.ndarray, images: np.ndarray) -> ImageSpread | NoInterval:
-    """Measure the standard error of a mean when rows that share an image go together.
-
-    The variance is the sum of the products of deviations over all pairs of rows that have at least
-    one image in common, divided by n squared. It is found by inclusion and exclusion: squared sums
-    over images, minus those over pairs of images, plus those over whole triples. Two corrections
-    follow. Taking deviations from the sample's own mean loses the share of pairs of rows that have
-    an image in common, so the variance is divided by 1 minus that share (for one image a row this
-    is the usual m / (m - 1)). And it is not taken far below the variance of independent rows, since
-    a sum with minus signs can by chance come out too small, even negative.
-
-    Degrees of freedom are Satterthwaite's, 2 V**2 / Var(V). The standard deviation of the estimate
-    V is the sum of what it has where rows are independent, which follows from who shares an image
-    with whom alone, and what images add to V, times sqrt(2 / m). Here m is the number of effective
-    clusters, (sum of n_i**2)**2 / (sum of n_i**4) for n_i rows with image i, less 1, and is divided
-    by 1 + 3 skewness**2 of the sums over images.
-
-    Args:
-        values: `(n,)` numbers, such as 1 for a right answer and 0 for a wrong one, or the
-            differences -1, 0, 1 of two models.
-        images: `(n, k)` integer ids of what a row must not be taken as independent of; the three
-            images of a triplet, or one column for a single grouping.
-    Reference:
-        Fafchamps, Gubert. The formation of risk sharing networks. J. Development Economics 83,
-        2007. Cameron, Gelbach, Miller. J. Business and Economic Statistics 29, 2011. Aronow, Samii,
-        Assenova. Political Analysis 23, 2015 (clusters in several ways). Satterthwaite. Biometrics
-        Bulletin 2, 1946. Bell, McCaffrey. Survey Methodology 28, 2002 (such degrees of freedom for
-        clusters). Carter, Schnepel, Steigerwald. Review of Economics and Statistics 99, 2017
-        (effective clusters). The two corrections, the sum of two parts and the cost of skewness are
-        ours.
-    Example:
-        Two rows share image 0, the third has nothing in common with them. Deviations are 1/3, 1/3,
-        -2/3; pairs of rows that share: (2/3)**2 + (2/3)**2 = 8/9; of 9 pairs of rows 5 share, so
-        the variance is 8/9 / 9 / (1 - 5/9) = 2/9.
-        >>> spread = measure_image_spread([1, 1, 0], [[0, 1, 2], [0, 3, 4], [5, 6, 7]])
-        >>> round(spread.standard_error**2, 6)
-        0.222222
-    """
-    values = np.asarray(values, dtype=np.float64)
-    n = len(values)
-    if not np.ptp(values):
-        return NoInterval("all rows are alike", "all rows are alike")
-    deviations = values - values.mean()
-    total = 0.0
-    n_sharing = np.zeros(n)  # how many rows share an image with each, itself among them
-    sums, counts = np.empty(0), np.empty(0)
-    for size, (codes, rows) in enumerate(_subsets(np.asarray(images)), 1):
-        sums_of_size = np.bincount(codes, deviations[rows])
-        counts_of_size = np.bincount(codes).astype(np.float64)
-        sign = 1 if size % 2 else -1
-        total += sign * float(sums_of_size @ sums_of_size)
-        n_sharing += np.bincount(rows, sign * counts_of_size[codes], n)
-        if size == 1:
-            sums, counts = np.asarray(sums_of_size, np.float64), counts_of_size
-    unshared = 1 - n_sharing.mean() / n
-    if unshared * n * n < 0.5:
-        return NoInterval("all rows share an image", "all rows share an image")
-    of_rows = deviations @ deviations / n / (n - 1)
-    # The trace of the square of "who shares with whom", centered in rows and columns.
-    trace = n_sharing.sum() - 2 * (n_sharing @ n_sharing) / n + n_sharing.mean() ** 2
-    noise = np.sqrt(2 * max(trace, 0.0)) / n / unshared * of_rows
-    variance = max(total / n**2 / unshared, of_rows - _SLACK * noise)
-    of_images = max(variance - of_rows, 0.0)
-    n_alike = effective_count(counts**2)
-    squares = sums @ sums
-    skewness = np.sqrt(n_alike / squares**3) * (sums**3).sum() if squares else 0.0
-    deviation = noise + of_images * np.sqrt(
-        2 * (1 + _SKEW_COST * skewness**2) / max(n_alike - 1, 1e-9)
-    )
-    return ImageSpread(
-        standard_error=float(np.sqrt(variance)),
-        image_share=float(of_images / variance),
-        degrees_of_freedom=float(max(2 * variance**2 / deviation**2, 1.0)),
-        n_images=len(counts),
-        n_used_alike=effective_count(counts),
-        n_weighing_alike=n_alike,
-    )
 
 
 def show_interval(interval: Interval | NoInterval | None) -> str:

@@ -8,21 +8,14 @@ the draws is added.
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.judgements import Judgements
-from tripletkit.data.triplets import Triplets, Votes
-from tripletkit.errors import AnswerFileError
-from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, image_interval, show_interval
-from tripletkit.evaluation.scoring import OddOneOut, check_same_length, score_odd_one_out
+from tripletkit.evaluation.scoring import OddOneOut
 from tripletkit.results import Result, Section, Table
-
-logger = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,6 +42,42 @@ class PooledScore(Result):
     n_images: int
     of_draws: tuple[float, ...]
     odd_one_out: OddOneOut | None = None
+
+    @classmethod
+    def of(
+        cls,
+        right: np.ndarray,
+        images: np.ndarray,
+        draws: np.ndarray,
+        trials: np.ndarray | None = None,
+    ) -> PooledScore:
+        """Score held-out answers, each 1 where right, 0 where not, a half for a tie.
+
+        Example:
+            >>> images = np.arange(12).reshape(4, 3)
+            >>> PooledScore.of(np.array([1, 1, 0, 1]), images, np.array([0, 0, 1, 1])).accuracy
+            0.75
+        """
+        right = np.asarray(right, dtype=np.float64)
+        accuracy, of_images, of_training, of_draws = _measure(right, images, draws, (0.0, 1.0))
+        interval = of_test = None
+        if of_images is not None:
+            interval = _widen(accuracy, of_images, 1.0, of_training, (0.0, 1.0))
+            # The images of a test are a sample, too.
+            of_test = _widen(accuracy, of_images, np.sqrt(2), of_training, (0.0, 1.0))
+        if trials is not None:
+            # Of every draw a trial of its own.
+            trials = np.where(trials > 0, trials + draws * (int(trials.max(initial=0)) + 1), 0)
+        return cls(
+            accuracy,
+            interval,
+            of_test,
+            len(np.unique(images, axis=0)),
+            len(right),
+            len(np.unique(images)),
+            of_draws,
+            OddOneOut.of(right, images, trials),
+        )
 
     def _summary(self) -> str:
         reach = f" (95% interval {self.interval})" if self.interval else ""
@@ -223,42 +252,6 @@ def _show_candidates(candidates: tuple[CandidateWorth, ...]) -> Table:
     return Table(rows, right=[1, 2, 4])
 
 
-def score_pooled(
-    right: np.ndarray, images: np.ndarray, draws: np.ndarray, trials: np.ndarray | None = None
-) -> PooledScore:
-    """Score the answers to held-out triplets of several draws.
-
-    Args:
-        right: `(n,)` 1 where the answer is right, 0 where not, a half for a tie.
-        images: `(n, 3)` indices of the triplets.
-        draws, trials: `(n,)` the draw of each, and the trial; see `Triplets`.
-    Example:
-        >>> images = np.arange(12).reshape(4, 3)
-        >>> score_pooled(np.array([1, 1, 0, 1]), images, np.array([0, 0, 1, 1])).accuracy
-        0.75
-    """
-    right = np.asarray(right, dtype=np.float64)
-    accuracy, of_images, of_training, of_draws = _measure(right, images, draws, (0.0, 1.0))
-    interval = of_test = None
-    if of_images is not None:
-        interval = _widen(accuracy, of_images, 1.0, of_training, (0.0, 1.0))
-        # The images of a test are a sample, too.
-        of_test = _widen(accuracy, of_images, np.sqrt(2), of_training, (0.0, 1.0))
-    if trials is not None:
-        # Of every draw a trial of its own.
-        trials = np.where(trials > 0, trials + draws * (int(trials.max(initial=0)) + 1), 0)
-    return PooledScore(
-        accuracy,
-        interval,
-        of_test,
-        len(np.unique(images, axis=0)),
-        len(right),
-        len(np.unique(images)),
-        of_draws,
-        score_odd_one_out(right, images, trials),
-    )
-
-
 def compare_pooled(
     one: np.ndarray, other: np.ndarray, images: np.ndarray, draws: np.ndarray
 ) -> tuple[float, Interval | None]:
@@ -320,40 +313,6 @@ def weigh_images_alike(images: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def take_random_share(
-    answers: Answers, triplets: Triplets | None, database: Judgements
-) -> tuple[Answers, np.ndarray, Votes, np.ndarray]:
-    """Return the answers to questions of the random share, what most judges said, votes, weights.
-
-    Answers that do not hold their questions are taken for those of `predict` on the database.
-    """
-    judgements, source = database.decided(), database.source
-    votes, is_random, weights = judgements.votes, judgements.is_random, judgements.weights
-    if votes is None or is_random is None or weights is None:
-        raise AnswerFileError(f"{source}: expected questions drawn by chance, there is none")
-    asked = answers.triplets or triplets
-    if asked is None:
-        check_same_length(answers, len(judgements), source)
-        asked = judgements.triplets
-    answers = replace(answers, triplets=asked)
-    found, is_turned = judgements.find(asked)
-    is_scored = (found >= 0) & is_random[found]
-    if not is_scored.any():
-        raise AnswerFileError(
-            f"{answers.source}: expected answers to questions that {source} drew by chance, "
-            "got none. `tripletkit predict` answers those of the database."
-        )
-    logger.info(
-        "Scored on the random share alone: %s of %s answers. Questions that a model chose are "
-        "those it found hard: a score on them would be too low.",
-        f"{int(is_scored.sum()):,}",
-        f"{len(answers):,}",
-    )
-    labels = (~is_turned[is_scored]).astype(np.int8)
-    asked_votes = votes.take(found[is_scored]).turn(is_turned[is_scored])
-    return answers.take(is_scored), labels, asked_votes, weights[found[is_scored]]
-
-
 # Gains and losses below these are nobody's matter.
 _WORTH, _LOSS = 0.005, 0.01
 
@@ -389,6 +348,50 @@ class LearningCurve(Result):
     gain: float
     interval: Interval | None
     short_of: str | None
+
+    @classmethod
+    def fit(
+        cls,
+        n_triplets: np.ndarray,
+        accuracies: np.ndarray,
+        n_now: int,
+        n_more: int = 500,
+        with_fewer_images: np.ndarray | None = None,
+    ) -> LearningCurve:
+        """Fit the curve to `(n_draws, n_points)` numbers of judgements and accuracies.
+
+        Example:
+            >>> n = np.array([[100, 400, 1600]])
+            >>> curve = LearningCurve.fit(n, 0.9 - 1 / np.sqrt(n), n_now=2500, n_more=7500)
+            >>> round(curve.limit, 3), round(curve.gain, 3)   # .9 - 1/50 to .9 - 1/100
+            (0.9, 0.01)
+        """
+        step = 1 / np.sqrt(n_now) - 1 / np.sqrt(n_now + n_more)
+        of_draws = zip(n_triplets, accuracies, strict=True)
+        gains = np.array([step * np.polyfit(-1 / np.sqrt(n), each, 1)[0] for n, each in of_draws])
+        mean_n, mean_accuracy = n_triplets.mean(axis=0), accuracies.mean(axis=0)
+        slope, limit = np.polyfit(-1 / np.sqrt(mean_n), mean_accuracy, 1)
+        interval, fewer, short_of = _student_interval(gains), None, "judgements"
+        if with_fewer_images is not None:
+            fewer = with_fewer_images
+            # As many judgements over fewer images do worse: so it is images that are learned from.
+            loss = _student_interval(accuracies[:, 0] - fewer)
+            is_worse = mean_accuracy[0] - fewer.mean() > _LOSS
+            short_of = "images" if is_worse and (loss is None or loss.low > 0) else short_of
+        return cls(
+            n_triplets=tuple(mean_n.tolist()),
+            accuracies=tuple(mean_accuracy.tolist()),
+            intervals=tuple(_student_interval(each, within=(0, 1)) for each in accuracies.T),
+            with_fewer_images=None if fewer is None else float(fewer.mean()),
+            fewer_interval=None if fewer is None else _student_interval(fewer, within=(0, 1)),
+            limit=float(limit),
+            slope=float(slope),
+            n_now=n_now,
+            n_more=n_more,
+            gain=float(gains.mean()),
+            interval=interval,
+            short_of=None if interval is not None and interval.high < _WORTH else short_of,
+        )
 
     @property
     def outlook(self) -> str:
@@ -437,54 +440,6 @@ class LearningCurve(Result):
             interval = show_interval(self.fewer_interval)
             rows.append([fewer, f"{self.with_fewer_images:.4f}", interval])
         return [[Table(rows, right=[1]), self.outlook]]
-
-
-def fit_learning_curve(
-    n_triplets: np.ndarray,
-    accuracies: np.ndarray,
-    n_now: int,
-    n_more: int = 500,
-    with_fewer_images: np.ndarray | None = None,
-) -> LearningCurve:
-    """Fit the curve, and say what more judgements would bring.
-
-    Args:
-        n_triplets, accuracies: `(n_draws, n_points)` that heads learned from, and on the held-out
-            triplets of each draw.
-        n_now, n_more: judgements that the model is trained on, and to be added.
-        with_fewer_images: `(n_draws,)` accuracies.
-    Example:
-        >>> n = np.array([[100, 400, 1600]])
-        >>> curve = fit_learning_curve(n, 0.9 - 1 / np.sqrt(n), n_now=2500, n_more=7500)
-        >>> round(curve.limit, 3), round(curve.gain, 3)   # .9 - 1/50 to .9 - 1/100
-        (0.9, 0.01)
-    """
-    step = 1 / np.sqrt(n_now) - 1 / np.sqrt(n_now + n_more)
-    of_draws = zip(n_triplets, accuracies, strict=True)
-    gains = np.array([step * np.polyfit(-1 / np.sqrt(n), each, 1)[0] for n, each in of_draws])
-    mean_n, mean_accuracy = n_triplets.mean(axis=0), accuracies.mean(axis=0)
-    slope, limit = np.polyfit(-1 / np.sqrt(mean_n), mean_accuracy, 1)
-    interval, fewer, short_of = _student_interval(gains), None, "judgements"
-    if with_fewer_images is not None:
-        fewer = with_fewer_images
-        # As many judgements over fewer images do worse: so it is images that are learned from.
-        loss = _student_interval(accuracies[:, 0] - fewer)
-        is_worse = mean_accuracy[0] - fewer.mean() > _LOSS
-        short_of = "images" if is_worse and (loss is None or loss.low > 0) else short_of
-    return LearningCurve(
-        n_triplets=tuple(mean_n.tolist()),
-        accuracies=tuple(mean_accuracy.tolist()),
-        intervals=tuple(_student_interval(each, within=(0, 1)) for each in accuracies.T),
-        with_fewer_images=None if fewer is None else float(fewer.mean()),
-        fewer_interval=None if fewer is None else _student_interval(fewer, within=(0, 1)),
-        limit=float(limit),
-        slope=float(slope),
-        n_now=n_now,
-        n_more=n_more,
-        gain=float(gains.mean()),
-        interval=interval,
-        short_of=None if interval is not None and interval.high < _WORTH else short_of,
-    )
 
 
 def _student_interval(values: np.ndarray, within: tuple[float, float] = (-1, 1)) -> Interval | None:

@@ -1,26 +1,26 @@
-"""The accuracy of answers, with what it takes to believe it, and how far people agree with them."""
+"""The accuracy of answers, with what it takes to believe it, and what is wrong with them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.questions import Questions
-from tripletkit.data.triplets import Votes
-from tripletkit.errors import (
-    AnswerFileError,
-    DataWarning,
-    caution,
-)
-from tripletkit.evaluation.answers import Answers
+from tripletkit import defaults
+from tripletkit.data.questions import PairGraph, Questions
+from tripletkit.data.triplets import Triplets, Votes
+from tripletkit.errors import AnswerFileError, DataWarning, caution
+from tripletkit.evaluation.answers import Answers, TiePolicy
+from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,
     effective_count,
     image_interval,
+    score_row,
+    show_interval,
     weigh_values,
     wilson_interval,
 )
@@ -32,18 +32,12 @@ _N_SLICES = 5
 # Of fewer rows nothing is said that one more could turn round.
 _FEWEST_ROWS = 10
 
-
-def check_same_length(answers: Answers, n_expected: int, source: str) -> None:
-    """Refuse answers that cannot belong to a file because their numbers differ."""
-    if len(answers) != n_expected:
-        raise AnswerFileError(
-            f"{answers.source}: expected {n_expected:,} answers, one for each row of {source}, "
-            f"got {len(answers):,}. Do both belong to the same triplets?"
-        )
+# What a tie earned; see `Answers.credit`.
+_EARNED = {"answer": "counted as answer 0", "error": "counted as wrong", "half": "counted as half"}
 
 
 @dataclass(frozen=True)
-class Consistency:
+class _Consistency:
     """How questions that were asked more than once were answered.
 
     Attributes:
@@ -60,35 +54,33 @@ class Consistency:
     n_repeated_broken: int
     broken_rows: np.ndarray
 
+    @classmethod
+    def of(cls, answers: Answers, triplets: Triplets) -> _Consistency:
+        """Ties, rows without a margin, and rows that name one image twice are no answers."""
+        decided = np.flatnonzero(_says_something(answers, triplets))
+        questions = Questions.of(triplets.rows[decided], len(triplets.names))
+        answered = answers.predictions[decided].astype(bool)
+        is_split = _has_both(answered ^ questions.is_mirrored, questions)
+        is_both_ways = questions.is_both_ways
+        n_in_order, n_in_order_ones = (
+            np.bincount(questions.directed, weights, 2 * questions.n_questions)
+            for weights in (None, answered)
+        )
+        is_repeated = n_in_order > 1
+        is_repeat_broken = (n_in_order_ones > 0) & (n_in_order_ones < n_in_order)
+        is_broken_row = (is_split & is_both_ways)[questions.of_row]
+        is_broken_row |= is_repeat_broken[questions.directed]
+        return cls(
+            n_mirrored=int(is_both_ways.sum()),
+            n_mirrored_broken=int((is_both_ways & is_split).sum()),
+            n_repeated=int(is_repeated.sum()),
+            n_repeated_broken=int(is_repeat_broken.sum()),
+            broken_rows=decided[is_broken_row],
+        )
 
-def check_consistency(answers: Answers, rows: np.ndarray) -> Consistency:
-    """Compare the answers to questions that were asked more than once.
 
-    Ties, rows without a margin, and rows that name one image twice are left out: they are no
-    answers.
-    """
-    first, second = rows[:, 1], rows[:, 2]
-    decided = np.flatnonzero(~answers.is_tie & ~answers.is_undecidable & (first != second))
-    rows = rows[decided]
-    questions = Questions.of(rows, int(rows.max(initial=-1)) + 1)
-    answered = answers.predictions[decided].astype(bool)
-    is_split = _has_both(answered ^ questions.is_mirrored, questions)
-    is_both_ways = questions.is_both_ways
-    n_in_order, n_in_order_ones = (
-        np.bincount(questions.directed, weights, 2 * questions.n_questions)
-        for weights in (None, answered)
-    )
-    is_repeated = n_in_order > 1
-    is_repeat_broken = (n_in_order_ones > 0) & (n_in_order_ones < n_in_order)
-    is_broken_row = (is_split & is_both_ways)[questions.of_row]
-    is_broken_row |= is_repeat_broken[questions.directed]
-    return Consistency(
-        n_mirrored=int(is_both_ways.sum()),
-        n_mirrored_broken=int((is_both_ways & is_split).sum()),
-        n_repeated=int(is_repeated.sum()),
-        n_repeated_broken=int(is_repeat_broken.sum()),
-        broken_rows=decided[is_broken_row],
-    )
+def _says_something(answers: Answers, triplets: Triplets) -> np.ndarray:
+    return ~(answers.is_tie | answers.is_undecidable | triplets.is_degenerate())
 
 
 def _has_both(votes: np.ndarray, questions: Questions) -> np.ndarray:
@@ -98,11 +90,6 @@ def _has_both(votes: np.ndarray, questions: Questions) -> np.ndarray:
     return (n_true > 0) & (n_true < n_rows)
 
 
-TiePolicy = Literal["answer", "error", "half"]
-# What a tie earned; see `credit_rows`.
-_EARNED = {"answer": "counted as answer 0", "error": "counted as wrong", "half": "counted as half"}
-
-
 @dataclass(frozen=True)
 class Slice:
     """The accuracy of a part of the rows.
@@ -110,7 +97,6 @@ class Slice:
     Attributes:
         low, high: of the size of the margin, or of the number of rows with the same anchor, both
             ends included.
-        accuracy: 0 to 1.
     """
 
     low: float
@@ -125,9 +111,7 @@ class OddOneOut:
 
     Attributes:
         n: trials; a coin of three sides finds a third of the odd ones.
-        accuracy: 0 to 1.
-        wilson, image_interval: 95% intervals that take trials as independent, and that allow for
-            images that trials share, or why there is none.
+        wilson, image_interval: see `Score`, of trials instead of rows.
     """
 
     n: int
@@ -135,45 +119,44 @@ class OddOneOut:
     wilson: Interval
     image_interval: Interval | NoInterval
 
+    @classmethod
+    def of(
+        cls, credit: np.ndarray, rows: np.ndarray, trials: np.ndarray | None
+    ) -> OddOneOut | None:
+        """Count the odd one of a trial as found where both of its triplets are right, `credit` 1.
+
+        Trials (see `Triplets`) that are not of two rows over the same images do not count.
+
+        Reference:
+            Hebart, Zheng, Pereira, Baker. Nature Human Behaviour 2020.
+            doi:10.1038/s41562-020-00951-3.
+        Example:
+            >>> rows = np.array([[0, 1, 2], [1, 0, 2], [3, 4, 5], [4, 3, 5]])
+            >>> OddOneOut.of(np.array([1, 1, 1, 0]), rows, np.array([1, 1, 2, 2])).accuracy
+            0.5
+        """
+        if trials is None or not len(trials):
+            return None
+        order = np.argsort(trials, kind="stable")
+        first, second = order[:-1], order[1:]
+        is_pair = (trials[first] > 0) & (trials[first] == trials[second])
+        is_pair &= (rows[first] == rows[second][:, [1, 0, 2]]).all(axis=1)
+        first, second = first[is_pair], second[is_pair]
+        if not len(first):
+            return None
+        found = np.floor(np.minimum(credit[first], credit[second]))
+        return cls(
+            len(found),
+            float(found.mean()),
+            wilson_interval(float(found.sum()), len(found)),
+            image_interval(found, rows[first]),
+        )
+
     def describe(self) -> list[str]:
         """Return the row of a table that says it."""
         interval = self.image_interval or self.wilson
         found = f"{show_count(self.accuracy * self.n)} of {self.n:,} found"
         return ["odd one out", f"{self.accuracy:.4f}", f"{found}, 95% {interval}; chance 0.3333"]
-
-
-def score_odd_one_out(
-    credit: np.ndarray, rows: np.ndarray, trials: np.ndarray | None
-) -> OddOneOut | None:
-    """Score trials of three images: the odd one is found where both of its triplets are right.
-
-    Args:
-        credit: `(n_triplets,)` what each row earns, 0 to 1.
-        rows: `(n_triplets, 3)` indices of images, the odd one last in truth.
-        trials: see `Triplets`; those that are not of two rows over the same images do not count.
-    Reference:
-        Hebart, Zheng, Pereira, Baker. Nature Human Behaviour 2020. doi:10.1038/s41562-020-00951-3.
-    Example:
-        >>> rows = np.array([[0, 1, 2], [1, 0, 2], [3, 4, 5], [4, 3, 5]])
-        >>> score_odd_one_out(np.array([1, 1, 1, 0]), rows, np.array([1, 1, 2, 2])).accuracy
-        0.5
-    """
-    if trials is None or not len(trials):
-        return None
-    order = np.argsort(trials, kind="stable")
-    first, second = order[:-1], order[1:]
-    is_pair = (trials[first] > 0) & (trials[first] == trials[second])
-    is_pair &= (rows[first] == rows[second][:, [1, 0, 2]]).all(axis=1)
-    first, second = first[is_pair], second[is_pair]
-    if not len(first):
-        return None
-    found = np.floor(np.minimum(credit[first], credit[second]))
-    return OddOneOut(
-        len(found),
-        float(found.mean()),
-        wilson_interval(float(found.sum()), len(found)),
-        image_interval(found, rows[first]),
-    )
 
 
 @dataclass(frozen=True)
@@ -192,7 +175,7 @@ class _VoterAgreement:
 
 
 @dataclass(frozen=True, repr=False)
-class VoteScore(Result):
+class _VoteScore(Result):
     """The agreement of answers with votes, and what it must be compared with.
 
     Attributes:
@@ -200,10 +183,8 @@ class VoteScore(Result):
         n_tied: of them, with as many votes for one image as for the other.
         mean_votes: votes on a question, on average; None where only shares are known.
         agreement: mean share of voters who say what the answer says, 0 to 1.
-        wilson: 95% interval that takes questions as independent. It is meant for right and
-            wrong; shares vary less, so it is rather too wide.
-        image_interval: 95% interval that allows for images that rows share, or why there is
-            none; None without the triplets.
+        wilson, image_interval: see `Score`. Wilson's is meant for right and wrong; shares vary
+            less, so it is rather too wide.
         ceiling: mean share of the majority. No answers can agree more with these votes.
         voters: how far people agree with each other; None where that cannot be told.
     """
@@ -241,6 +222,23 @@ class VoteScore(Result):
         rows.append(["questions", f"{self.n:,}", f"with votes{mean}{tied}"])
         return [[Table(rows, has_heading=False, title="agreement with the votes")]]
 
+    def _beside(self, frozen: _VoteScore) -> Table:
+        """Return the agreement of trained embeddings beside that of frozen features."""
+        rows = [["votes", "agreement", "95% interval", "shared images", "triplets"]]
+        for name, each in (("trained embeddings", self), ("frozen features, cosine", frozen)):
+            shared = show_interval(each.image_interval)
+            rows.append(score_row(name, each.agreement, each.wilson, shared, each.n))
+        rows.append(["ceiling: the majority", f"{self.ceiling:.4f}", "", "", f"{self.n:,}"])
+        if (voters := self.voters) is not None:
+            rows += [
+                [f"a voter with {whom}", f"{value:.4f}", "", "", f"{voters.n:,}"]
+                for whom, value in (
+                    ("most others", voters.with_majority),
+                    ("another", voters.one_another),
+                )
+            ]
+        return Table(rows, right=[1, 4])
+
 
 @dataclass(frozen=True, repr=False)
 class Score(Result):
@@ -264,7 +262,7 @@ class Score(Result):
         n_mirrored_broken: of them, those where the two answers name different images.
         by_margin: accuracy by size of the margin, smallest first; empty without margins.
         by_anchor_frequency: accuracy by how many rows have the anchor; empty without triplets.
-        ties: what a tie earned; see `credit_rows`.
+        ties: what a tie earned; see `Answers.credit`.
         odd_one_out: how often the odd one of three was found, where there are such trials.
         n_alike: rows of equal weight that would tell as much; None where all count alike.
         votes: the agreement with the people who were asked; None without votes.
@@ -292,8 +290,106 @@ class Score(Result):
     ties: TiePolicy = "answer"
     odd_one_out: OddOneOut | None = None
     n_alike: float | None = None
-    votes: VoteScore | None = None
+    votes: _VoteScore | None = None
     truth: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        answers: Answers,
+        truth: np.ndarray,
+        *,
+        ties: TiePolicy = "answer",
+        unique: bool = False,
+        weights: np.ndarray | None = None,
+    ) -> Score:
+        """Score answers; without their triplets, what needs these is left out.
+
+        Args:
+            truth: `(n_triplets,)` 1 where the first image is the nearer one; rows of -1, where
+                nobody can tell, do not count.
+            unique: count rows that equal an earlier one no second time.
+            weights: `(n_triplets,)` how many questions each row stands for; see `weigh_values`.
+                Parts are not weighted.
+        Example:
+            >>> answers = Answers(np.array([1, 0, 1, 1]), None, None, "answers")
+            >>> Score.of(answers, np.array([1, 0, 0, 1])).accuracy
+            0.75
+        """
+        kept = np.flatnonzero(truth >= 0)
+        n_repeats = None
+        if (triplets := answers.triplets) is not None:
+            is_repeat = Questions.of(triplets.rows[kept], len(triplets.names)).repeats()
+            n_repeats = int(is_repeat.sum())
+            kept = kept[~is_repeat] if unique else kept
+        if not len(kept):
+            raise AnswerFileError(
+                f"{answers.source}: expected an answer whose truth is known, got none"
+            )
+        answers, truth = answers.take(kept), truth[kept]
+        weights = None if weights is None else weights[kept]
+        credit, triplets, margins = answers.credit(truth, ties), answers.triplets, answers.margins
+        values = credit if weights is None else weigh_values(credit, weights)
+        n_alike = len(credit) if weights is None else effective_count(weights)
+        is_one = truth == 1
+        by_anchor_frequency: list[Slice] = []
+        by_images = consistency = odd_one_out = None
+        if triplets is not None:
+            anchors = triplets.rows[:, 0]
+            by_anchor_frequency = _slice(credit, np.bincount(anchors)[anchors])
+            by_images = image_interval(values, triplets.rows)
+            consistency = _Consistency.of(answers, triplets)
+            odd_one_out = OddOneOut.of(credit, triplets.rows, triplets.trials)
+        return cls(
+            accuracy=float(values.sum()) / len(credit),
+            n=len(credit),
+            n_correct=float(credit.sum()),
+            wilson=wilson_interval(float(values.sum()) * n_alike / len(credit), n_alike),
+            image_interval=by_images,
+            n_ties=None if margins is None else int(answers.is_tie.sum()),
+            n_undecidable=None if margins is None else int(answers.is_undecidable.sum()),
+            n_ones=int(is_one.sum()),
+            n_ones_correct=float(credit[is_one].sum()),
+            n_zeros=int((~is_one).sum()),
+            n_zeros_correct=float(credit[~is_one].sum()),
+            share_of_ones=float(answers.predictions.mean()),
+            n_repeats=n_repeats,
+            is_unique=unique,
+            n_mirrored=None if consistency is None else consistency.n_mirrored,
+            n_mirrored_broken=None if consistency is None else consistency.n_mirrored_broken,
+            by_margin=[] if margins is None else _slice(credit, np.abs(margins)),
+            by_anchor_frequency=by_anchor_frequency,
+            ties=ties,
+            odd_one_out=odd_one_out,
+            n_alike=None if weights is None else n_alike,
+        )
+
+    @classmethod
+    def of_margins(
+        cls, margins: np.ndarray, triplets: Triplets, votes: Votes | None = None
+    ) -> Score:
+        """Score margins, above 0 where the positive is nearer, and their agreement with votes."""
+        answers = Answers.from_margins(margins, triplets, triplets.source)
+        score = cls.of(answers, np.ones(len(triplets), dtype=np.int8))
+        return score if votes is None else replace(score, votes=score_votes(answers, votes))
+
+    @classmethod
+    def of_embeddings(cls, embeddings: np.ndarray, triplets: Triplets, distance: str) -> Score:
+        """Score embeddings on triplets over their images: anchor, positive, negative."""
+        return cls.of_margins(triplet_margins(embeddings, triplets.rows, distance), triplets)
+
+    def warn_of_doubt(self) -> None:
+        """Say that rows which tell nothing count as the 0 they answer, or that most are wrong."""
+        said = describe_exchanged(self.accuracy, self.interval, "the answers")
+        if said is not None and self.n >= _FEWEST_ROWS:
+            caution(said, DataWarning)
+        n_silent = (self.n_ties or 0) + (self.n_undecidable or 0)
+        if n_silent and self.ties == "answer":
+            caution(
+                f"{n_silent:,} of {self.n:,} rows do not tell the two images apart; they answer "
+                "0, and count as right where the truth is 0",
+                DataWarning,
+            )
 
     @property
     def interval(self) -> Interval:
@@ -383,118 +479,6 @@ def _show_slices(slices: list[Slice], title: str) -> list[Section]:
     return [[Table(rows, right=[0, 2, 5], has_heading=False, title=title)]]
 
 
-def score_answers(
-    answers: Answers,
-    truth: np.ndarray,
-    *,
-    rows: np.ndarray | None = None,
-    trials: np.ndarray | None = None,
-    ties: TiePolicy = "answer",
-    unique: bool = False,
-    weights: np.ndarray | None = None,
-) -> Score:
-    """Score answers against the truth.
-
-    Args:
-        truth: `(n_triplets,)` 1 where the first image is the nearer one; rows of -1, where nobody
-            can tell, do not count.
-        rows: `(n_triplets, 3)` images of each question. Defaults to those that the answers hold;
-            without any, what needs them is left out.
-        trials: see `Triplets`. Defaults likewise.
-        unique: count rows that equal an earlier one no second time.
-        weights: `(n_triplets,)` how many questions each row stands for; see `weigh_values`. Parts
-            are not weighted.
-    Example:
-        >>> answers = Answers(np.array([1, 0, 1, 1]), None, None, "answers")
-        >>> score_answers(answers, np.array([1, 0, 0, 1])).accuracy
-        0.75
-    """
-    if answers.triplets is not None:
-        rows = answers.triplets.rows if rows is None else rows
-        trials = answers.triplets.trials if trials is None else trials
-
-    def keep(mask: np.ndarray) -> None:
-        nonlocal answers, truth, rows, trials, weights
-        answers, truth = answers.take(mask), truth[mask]
-        rows, trials, weights = (
-            None if each is None else each[mask] for each in (rows, trials, weights)
-        )
-
-    if not (is_decided := truth >= 0).all():
-        # Where people could not tell, nothing is right or wrong.
-        keep(is_decided)
-    n_repeats = None
-    if rows is not None:
-        is_repeat = Questions.of(rows, int(rows.max()) + 1).repeats()
-        n_repeats = int(is_repeat.sum())
-        if unique:
-            keep(~is_repeat)
-    credit = credit_rows(answers, truth, ties)
-    n_correct = float(credit.sum())
-    values = credit if weights is None else weigh_values(credit, weights)
-    n_alike = len(credit) if weights is None else effective_count(weights)
-    is_one = truth == 1
-    consistency = None if rows is None else check_consistency(answers, rows)
-    margins = answers.margins
-    return Score(
-        accuracy=float(values.sum()) / len(credit),
-        n=len(credit),
-        n_correct=n_correct,
-        wilson=wilson_interval(float(values.sum()) * n_alike / len(credit), n_alike),
-        image_interval=None if rows is None else image_interval(values, rows),
-        n_ties=None if margins is None else int(answers.is_tie.sum()),
-        n_undecidable=None if margins is None else int(answers.is_undecidable.sum()),
-        n_ones=int(is_one.sum()),
-        n_ones_correct=float(credit[is_one].sum()),
-        n_zeros=int((~is_one).sum()),
-        n_zeros_correct=float(credit[~is_one].sum()),
-        share_of_ones=float(answers.predictions.mean()),
-        n_repeats=n_repeats,
-        is_unique=unique,
-        n_mirrored=None if consistency is None else consistency.n_mirrored,
-        n_mirrored_broken=None if consistency is None else consistency.n_mirrored_broken,
-        by_margin=[] if margins is None else _slice(credit, np.abs(margins)),
-        by_anchor_frequency=[]
-        if rows is None
-        else _slice(credit, np.bincount(rows[:, 0])[rows[:, 0]]),
-        ties=ties,
-        odd_one_out=None if rows is None else score_odd_one_out(credit, rows, trials),
-        n_alike=None if weights is None else n_alike,
-    )
-
-
-def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "answer") -> np.ndarray:
-    """Return what each row earns, `(n_triplets,)` float64: 1 if right, 0 if wrong.
-
-    The answer counts which stands in the file, whatever its margin. A tie, or a row with an image
-    that could not be read, stands there as 0, and is right where the truth is 0, as in every
-    competition that such a file is handed in to. So the same answers earn the same as a CSV and as
-    labels, which do not show ties. A model that tells nothing apart earns the share of zeros; the
-    number of ties, told apart, gives it away.
-
-    Where there are margins, `"error"` and `"half"` judge ties more strictly: as wrong, or as half
-    right, as a coin would be. Rows without a margin are wrong then.
-
-    Example:
-        >>> answers = Answers(np.array([1, 0, 0, 0]), np.array([0.5, -1, 0, np.nan]), None, "")
-        >>> credit_rows(answers, np.array([1, 1, 0, 0]))
-        array([1., 0., 1., 1.])
-        >>> credit_rows(answers, np.array([1, 1, 0, 0]), ties="half")
-        array([1. , 0. , 0.5, 0. ])
-    """
-    credit = (answers.predictions == truth).astype(np.float64)
-    if ties == "answer":
-        return credit
-    if answers.margins is None:
-        raise AnswerFileError(
-            f"{answers.source}: expected margins, which tell ties from other answers, got labels "
-            "alone. Count ties as the answers that they are (`ties=answer`)."
-        )
-    credit[answers.is_tie] = 0.5 if ties == "half" else 0
-    credit[answers.is_undecidable] = 0
-    return credit
-
-
 def _slice(credit: np.ndarray, quantity: np.ndarray) -> list[Slice]:
     """Cut rows into parts of about equal size by a quantity, NaN left out."""
     table = pd.DataFrame({"credit": credit, "quantity": quantity}).dropna()
@@ -525,32 +509,17 @@ def describe_exchanged(accuracy: float, interval: Interval, whose: str) -> str |
     )
 
 
-def warn_of_doubt(score: Score) -> None:
-    """Say that rows which tell nothing count as the 0 that they answer, or that most are wrong."""
-    said = describe_exchanged(score.accuracy, score.interval, "the answers")
-    if said is not None and score.n >= _FEWEST_ROWS:
-        caution(said, DataWarning)
-    n_silent = (score.n_ties or 0) + (score.n_undecidable or 0)
-    if n_silent and score.ties == "answer":
-        caution(
-            f"{n_silent:,} of {score.n:,} rows do not tell the two images apart; they answer 0, "
-            "and count as right where the truth is 0",
-            DataWarning,
-        )
-
-
 def score_votes(
     answers: Answers,
     votes: Votes,
     *,
-    rows: np.ndarray | None = None,
     ties: TiePolicy = "answer",
     weights: np.ndarray | None = None,
-) -> VoteScore:
+) -> _VoteScore:
     """Measure how far answers agree with votes of the same rows.
 
-    `rows`, `ties` and `weights` are as `score_answers` takes them; with `ties="half"` a tie earns
-    0.5, as in the reference.
+    `ties` and `weights` are as `Score.of` takes them; with `ties="half"` a tie earns 0.5, as in the
+    reference.
 
     Reference:
         Zhang, Isola, Efros, Shechtman, Wang. The unreasonable effectiveness of deep features as a
@@ -561,25 +530,20 @@ def score_votes(
         >>> round(score.agreement, 6), score.ceiling  # (0.8 + 0.4) / 2 and (0.8 + 0.6) / 2
         (0.6, 0.7)
     """
-    check_same_length(answers, len(votes), "the votes")
-    if rows is None and answers.triplets is not None:
-        rows = answers.triplets.rows
-    share = votes.share
-    if_first, if_second = (
-        credit_rows(answers, np.full(len(votes), label), ties) for label in (1, 0)
-    )
+    triplets, share = answers.triplets, votes.share
+    if_first, if_second = (answers.credit(np.full(len(votes), label), ties) for label in (1, 0))
     agreeing, largest = if_first * share + if_second * (1 - share), np.maximum(share, 1 - share)
     n_alike: float = len(votes)
     if weights is not None:
         n_alike = effective_count(weights)
         agreeing, largest = weigh_values(agreeing, weights), weigh_values(largest, weights)
-    return VoteScore(
+    return _VoteScore(
         n=len(votes),
         n_tied=int(votes.is_tie.sum()),
         mean_votes=float(votes.n_each.mean()) if votes.are_counts else None,
         agreement=float(agreeing.mean()),
         wilson=wilson_interval(float(agreeing.sum()) * n_alike / len(votes), n_alike),
-        image_interval=None if rows is None else image_interval(agreeing, rows),
+        image_interval=None if triplets is None else image_interval(agreeing, triplets.rows),
         ceiling=float(largest.mean()),
         voters=_compare_voters(votes),
     )
@@ -617,13 +581,140 @@ def _compare_voters(votes: Votes) -> _VoterAgreement | None:
     )
 
 
-def take_majority(votes: Votes, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return what most people said, `(n,)` int8, and `(n_triplets,)` bool, which questions are not
-    tied."""
-    is_decided = ~votes.is_tie
-    if not is_decided.any():
-        raise AnswerFileError(
-            f"{source}: expected a majority on at least one question, every one is tied. "
-            "Only a truth file can tell."
+@dataclass(frozen=True, repr=False)
+class AnswerChecks(Result):
+    """What was found in an answer file.
+
+    Attributes:
+        n: rows.
+        n_ones: answers that are 1.
+        share_of_ones: 0 to 1; near 0.5 where the two images are asked in chance order.
+        share_interval: its 95% Wilson interval.
+        n_ties, n_undecidable: rows with margin 0, and with none; None without margins.
+        n_margin_conflicts: rows whose prediction is not the sign of their margin; None as above.
+        consistency: how questions that were asked more than once were answered.
+        n_knots: groups of answers that go round in circles (AB < AC, AC < CD, CD < AB), so that
+            no distances can satisfy them all.
+        cycle_rows: indices of the rows within the knots.
+        examples: for the first knots, indices of the rows of one shortest circle.
+        agreements: the share of rows with the same answer, by the name of another answer file.
+        triplets: that were answered.
+    """
+
+    n: int
+    n_ones: int
+    share_of_ones: float
+    share_interval: Interval
+    n_ties: int | None
+    n_undecidable: int | None
+    n_margin_conflicts: int | None
+    consistency: _Consistency
+    n_knots: int
+    cycle_rows: np.ndarray
+    examples: list[np.ndarray]
+    agreements: list[tuple[str, float]]
+    triplets: Triplets | None
+
+    @classmethod
+    def of(cls, answers: Answers, triplets: Triplets, others: list[Answers]) -> AnswerChecks:
+        """Check answers to triplets in their order, and compare them with other answers."""
+        answers._check_questions(triplets)
+        for other in others:
+            other._check_length(len(triplets), triplets.source)
+        # As judgements: anchor, nearer image, other image.
+        of_row = np.flatnonzero(_says_something(answers, triplets))
+        implied = triplets.rows[of_row].copy()
+        is_swapped = answers.predictions[of_row] == 0
+        implied[is_swapped, 1:] = implied[is_swapped, :0:-1]
+        graph = PairGraph.of(implied, len(triplets.names))
+        n_knots, inside, examples = graph.find_cycles(defaults.AUDIT_EXAMPLES)
+        n_ties = n_undecidable = n_conflicts = None
+        if answers.margins is not None:
+            is_known = ~answers.is_undecidable
+            n_ties, n_undecidable = int(answers.is_tie.sum()), int((~is_known).sum())
+            conflicts = (answers.margins > 0) != (answers.predictions == 1)
+            n_conflicts = int(conflicts[is_known].sum())
+        n_ones = int(answers.predictions.sum())
+        return cls(
+            n=len(answers),
+            n_ones=n_ones,
+            share_of_ones=n_ones / len(answers),
+            share_interval=wilson_interval(n_ones, len(answers)),
+            n_ties=n_ties,
+            n_undecidable=n_undecidable,
+            n_margin_conflicts=n_conflicts,
+            consistency=_Consistency.of(answers, triplets),
+            n_knots=n_knots,
+            cycle_rows=of_row[inside],
+            examples=[of_row[example] for example in examples],
+            agreements=[
+                (other.source, float((other.predictions == answers.predictions).mean()))
+                for other in others
+            ],
+            triplets=triplets,
         )
-    return (~votes.is_for_second[is_decided]).astype(np.int8), is_decided
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the findings as JSON takes them.
+
+        Of broken rows and rows within knots it gives how many there are; those of the examples
+        are counted from 1.
+        """
+        consistency = self.consistency
+        plain = Result.to_dict(replace(self, triplets=None))
+        del plain["triplets"]
+        return plain | {
+            "consistency": vars(consistency) | {"broken_rows": len(consistency.broken_rows)},
+            "cycle_rows": len(self.cycle_rows),
+            "examples": [(rows + 1).tolist() for rows in self.examples],
+            "agreements": [{"source": name, "share": share} for name, share in self.agreements],
+        }
+
+    def _summary(self) -> str:
+        return (
+            f"{self.n:,} rows, {self.share_of_ones:.1%} of them 1, {self.n_knots:,} groups that "
+            "no distances can satisfy"
+        )
+
+    def _sections(self) -> list[Section]:
+        assert self.triplets is not None
+        consistency, source, at = self.consistency, self.triplets.source, self.triplets.lines
+        rows = [
+            ["rows", f"{self.n:,}", f"as many as {source} asks"],
+            [
+                "answers 1",
+                f"{self.share_of_ones:.4f}",
+                f"95% interval {self.share_interval}; about 0.5 where the two images stand in "
+                "chance order",
+            ],
+            [
+                "mirrored",
+                f"{consistency.n_mirrored:,}",
+                "questions also asked as (A, C, B); "
+                f"{consistency.n_mirrored_broken:,} answered inconsistently",
+            ],
+            [
+                "repeated",
+                f"{consistency.n_repeated:,}",
+                "rows asked several times; "
+                f"{consistency.n_repeated_broken:,} answered inconsistently",
+            ],
+            [
+                "circles",
+                f"{self.n_knots:,}",
+                f"groups of answers that no distances can satisfy, {len(self.cycle_rows):,} rows",
+            ],
+        ]
+        if self.n_ties is not None:
+            conflicts = f"{self.n_margin_conflicts:,}"
+            rows += [
+                ["ties", f"{self.n_ties:,}", "both images equally near"],
+                ["undecidable", f"{self.n_undecidable:,}", "no margin"],
+                ["conflicts", conflicts, "prediction is not the margin's sign"],
+            ]
+        rows += [["agreement", f"{share:.4f}", f"with {name}"] for name, share in self.agreements]
+        circles = [
+            f"  a circle: lines {', '.join(str(at[row]) for row in example)} of {source}"
+            for example in self.examples
+        ]
+        return [[Table(rows, has_heading=False), *circles]]

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.training_set import TrainingSet
-from tripletkit.data.triplets import Triplets, Votes
+from tripletkit.data.triplets import Triplets
 from tripletkit.defaults import FROZEN_DISTANCE
-from tripletkit.errors import (
-    DataWarning,
-    LeakageWarning,
-    caution,
-)
-from tripletkit.evaluation.answers import Answers
+from tripletkit.errors import DataWarning, LeakageWarning, caution
 from tripletkit.evaluation.baselines import Baseline, describe_trap, run_baselines
-from tripletkit.evaluation.classification import (
-    ClassificationScores,
-    ClassVariances,
-    PairwiseDistances,
-    classify_embeddings,
-    measure_variances,
-)
+from tripletkit.evaluation.classification import PairwiseDistances
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import (
     image_interval,
@@ -33,14 +20,9 @@ from tripletkit.evaluation.intervals import (
     show_interval,
     wilson_interval,
 )
-from tripletkit.evaluation.scoring import (
-    Score,
-    VoteScore,
-    describe_exchanged,
-    score_answers,
-    score_votes,
-)
-from tripletkit.results import Result, Section, Table, plain_values
+from tripletkit.evaluation.pooled import BetterRecipe
+from tripletkit.evaluation.scoring import Score, describe_exchanged
+from tripletkit.results import Result, Section, Table
 
 # So many triplets show whether near and far are exchanged.
 _N_EXCHANGED = 2000
@@ -75,6 +57,33 @@ class Validation(Result):
     is_from_scratch: bool = False
     map: Score | None = None
 
+    @classmethod
+    def of(
+        cls,
+        data: TrainingSet,
+        embeddings: np.ndarray,
+        features: np.ndarray,
+        distance: str,
+        *,
+        of_map: np.ndarray | None = None,
+        frozen_head: Score | None = None,
+        is_from_scratch: bool = False,
+    ) -> Validation:
+        """Score embeddings of `data.names` on the validation triplets, of which there is one.
+
+        `of_map` are the `(n_val,)` float32 margins of a linear map of the features.
+        """
+        before = triplet_margins(features, data.val.rows, FROZEN_DISTANCE)
+        after = triplet_margins(embeddings, data.val.rows, distance)
+        return cls(
+            Score.of_margins(after, data.val, data.val_votes),
+            Score.of_margins(before, data.val, data.val_votes),
+            run_baselines(data.train, data.val),
+            frozen_head,
+            is_from_scratch,
+            None if of_map is None else Score.of_margins(of_map, data.val),
+        )
+
     @property
     def is_worse_than_frozen(self) -> bool:
         return self.trained.accuracy < self.frozen.accuracy
@@ -102,10 +111,10 @@ class Validation(Result):
         ]
         notes: list[Table | str] = [Table(rows, right=[1, 4])]
         if self.trained.votes is not None and self.frozen.votes is not None:
-            notes += ["", _show_agreement(self.trained.votes, self.frozen.votes), ""]
+            notes += ["", self.trained.votes._beside(self.frozen.votes), ""]
         if not able:
             notes.append("Names alone could answer none of these: training shares none with them.")
-        if chooses_epoch(self.trained.n):
+        if self.trained.n >= defaults.MIN_VAL_TRIPLETS:
             notes.append(
                 "The model was chosen by the same triplets, so the first line is a little too high."
             )
@@ -119,95 +128,108 @@ def _score_row(name: str, score: Score) -> list[str]:
     return score_row(name, score.accuracy, score.wilson, shared, score.n)
 
 
-def _show_agreement(trained: VoteScore, frozen: VoteScore) -> Table:
-    """Return how far answers agree with the people who were asked, and how far they could."""
-    rows = [["votes", "agreement", "95% interval", "shared images", "triplets"]]
-    rows += [
-        score_row(name, score.agreement, score.wilson, show_interval(score.image_interval), score.n)
-        for name, score in (("trained embeddings", trained), ("frozen features, cosine", frozen))
-    ]
-    rows.append(["ceiling: the majority", f"{trained.ceiling:.4f}", "", "", f"{trained.n:,}"])
-    if (voters := trained.voters) is not None:
-        rows += [
-            ["a voter with most others", f"{voters.with_majority:.4f}", "", "", f"{voters.n:,}"],
-            ["a voter with another", f"{voters.one_another:.4f}", "", "", f"{voters.n:,}"],
-        ]
-    return Table(rows, right=[1, 4])
+@dataclass(frozen=True)
+class Nearness:
+    """Mean distances (1 - cosine of centered features) from an image to the nearest training one.
 
-
-def validate(
-    data: TrainingSet,
-    embeddings: np.ndarray,
-    features: np.ndarray,
-    distance: str,
-    *,
-    of_map: np.ndarray | None = None,
-    frozen_head: Score | None = None,
-    is_from_scratch: bool = False,
-) -> Validation:
-    """Score embeddings on the validation triplets, of which there is one at least.
-
-    Args:
-        embeddings, features: of the images in `data.names`.
-        of_map: `(n_val,)` float32 margins of a linear map of the features.
-        frozen_head, is_from_scratch: see `Validation`.
+    Attributes:
+        of_training: from a training image to the nearest other one.
+        of_unseen_classes: from an image of a held-out class to the nearest one of the other
+            classes.
+        of_test: from one of the `n_test` test images.
+        novelty: where the test lies between new images of seen classes (0) and unseen classes (1).
     """
-    baselines = run_baselines(data.train, data.val)
-    margins = {
-        "trained": triplet_margins(embeddings, data.val.rows, distance),
-        "frozen": triplet_margins(features, data.val.rows, FROZEN_DISTANCE),
-    }
-    scores = {name: score_margins(each, data.val, data.val_votes) for name, each in margins.items()}
-    if of_map is not None:
-        scores["map"] = score_margins(of_map, data.val)
-    return Validation(
-        **scores,
-        baselines=baselines,
-        frozen_head=frozen_head,
-        is_from_scratch=is_from_scratch,
-    )
+
+    of_training: float
+    of_unseen_classes: float
+    of_test: float
+    n_test: int
+    novelty: float
+
+    @classmethod
+    def of(cls, training: np.ndarray, is_held_out: np.ndarray, test: np.ndarray) -> Nearness:
+        """Compare test images with training images by their frozen features, of length 1.
+
+        What all training images have in common is taken away first: it makes all distances small,
+        and the difference between known and unseen classes a third as large as it can be.
+        `is_held_out` says of each training image whether it is of a held-out class.
+        """
+        from sklearn.neighbors import NearestNeighbors
+
+        mean = training.mean(axis=0)
+        training, test = training - mean, test - mean
+
+        def mean_distance(to: np.ndarray, of: np.ndarray | None) -> float:
+            index = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(to)
+            # Without images of its own, each one's neighbour is another than itself.
+            return float(index.kneighbors(of)[0].mean())
+
+        known = mean_distance(training, None)
+        unseen = mean_distance(training[~is_held_out], training[is_held_out])
+        away = mean_distance(training, test)
+        # Where held-out classes are as near as other images, nothing can be told.
+        share = (away - known) / (unseen - known) if unseen > known else 0.5
+        return cls(known, unseen, away, len(test), float(np.clip(share, 0.0, 1.0)))
+
+    def __str__(self) -> str:
+        if self.novelty <= defaults.NOTHING_NEW:
+            expected = "the accuracy on new images"
+        elif self.novelty >= 1:
+            expected = "the accuracy on unseen classes"
+        else:
+            expected = (
+                "an accuracy between those on new images and on unseen classes, "
+                f"{self.novelty:.0%} of the way to the second"
+            )
+        return (
+            f"Test images: {self.of_test:.3f} (1 - cosine, centered) from the nearest training "
+            f"image, training images {self.of_training:.3f} from each other, unseen classes "
+            f"{self.of_unseen_classes:.3f}. Expect {expected}."
+        )
 
 
 @dataclass(frozen=True)
-class LabelScores:
-    """How validation images are classified by those of training, and variances of the latter."""
+class UnseenClasses:
+    """How a model does on classes of images that its training does without.
 
-    trained: ClassificationScores
-    frozen: ClassificationScores
-    training: ClassVariances
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "trained": self.trained.to_dict(),
-            "frozen_cosine": self.frozen.to_dict(),
-            "training_variance": plain_values(self.training),
-        }
-
-
-def classify_validation(
-    data: TrainingSet, embeddings: np.ndarray, features: np.ndarray, distance: str
-) -> LabelScores | None:
-    """Classify the labelled validation images by the labelled training images.
-
-    None where fewer than two classes are in training, or none of them in validation.
+    Attributes:
+        groups_from: `"classes"` of labelled images, or `"clusters"` of features.
+        n_groups: of these in all.
+        n_rounds: trainings, each without others.
+        n_held_out_classes, n_held_out_images: of each round, and of all.
+        trained, frozen, map: scores of the model's trainings, of the frozen features and of
+            linear maps of them on the triplets of the held-out classes.
+        better: another recipe to try for such classes; None where none surely is better.
+        test: how near the test images are; None without a test.
     """
-    if data.labels is None:
-        return None
-    labels = data.labels.of_image
-    labelled = np.flatnonzero(labels != NO_LABEL)
-    trained_on, val = (np.intersect1d(labelled, part.rows) for part in (data.train, data.val))
-    val = np.setdiff1d(val, trained_on)
-    known = np.unique(labels[trained_on])
-    if len(known) < 2 or not np.isin(labels[val], known).any():
-        return None
-    variances = measure_variances(embeddings[trained_on], labels[trained_on])
-    trained, frozen = (
-        classify_embeddings(
-            vectors[trained_on], labels[trained_on], vectors[val], labels[val], measure
+
+    groups_from: str
+    n_groups: int
+    n_rounds: int
+    n_held_out_classes: tuple[int, ...]
+    n_held_out_images: int
+    trained: Score
+    frozen: Score
+    map: Score
+    better: BetterRecipe | None = None
+    test: Nearness | None = None
+
+    def _section(self) -> Section:
+        rows = [
+            ["unseen classes", "accuracy", "95% interval", "shared images", "triplets"],
+            _score_row("trained embeddings", self.trained),
+            _score_row("frozen features, cosine", self.frozen),
+            _score_row("linear map of them", self.map),
+        ]
+        times, in_all = "once more without", ""
+        if self.n_rounds > 1:
+            times, in_all = f"{self.n_rounds} times more, each time without about", " in all"
+        said = (
+            f"Trained {times} {self.n_held_out_classes[0]} of {self.n_groups} {self.groups_from} "
+            f"of images ({self.n_held_out_images:,} images{in_all}), and asked about these."
         )
-        for vectors, measure in ((embeddings, distance), (features, FROZEN_DISTANCE))
-    )
-    return LabelScores(trained, frozen, variances)
+        notes: list[Table | str] = [Table(rows, right=[1, 4]), said]
+        return notes if self.test is None else [*notes, str(self.test)]
 
 
 def describe_alike(features: np.ndarray, images: np.ndarray) -> str | None:
@@ -275,20 +297,3 @@ def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
     said = describe_exchanged(float(right.mean()), interval, "the frozen features")
     if said is not None:
         caution(f"{triplets.source}: {said}", DataWarning)
-
-
-def chooses_epoch(n_val: int) -> bool:
-    """Return whether so many validation triplets can tell one epoch from another."""
-    return n_val >= defaults.MIN_VAL_TRIPLETS
-
-
-def score_embeddings(embeddings: np.ndarray, triplets: Triplets, distance: str) -> Score:
-    """Score embeddings on triplets over their images: anchor, positive, negative."""
-    return score_margins(triplet_margins(embeddings, triplets.rows, distance), triplets)
-
-
-def score_margins(margins: np.ndarray, triplets: Triplets, votes: Votes | None = None) -> Score:
-    """Score margins, above 0 where the positive is nearer, and their agreement with votes."""
-    answers = Answers.from_margins(margins, triplets, triplets.source)
-    score = score_answers(answers, np.ones(len(triplets), dtype=np.int8))
-    return score if votes is None else replace(score, votes=score_votes(answers, votes))

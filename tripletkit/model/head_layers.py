@@ -2,7 +2,7 @@
 
 A head is a few matrix products. Where Keras writes its weights, the list of what is done with
 them is put into the same file, so that answering from stored features loads neither Keras nor
-TensorFlow. A head that NumPy trained is written whole by `NumpyHead.write`. The list is plain
+TensorFlow. A head that NumPy trained is written whole. The list is plain
 JSON: nothing of it is code.
 
 The products themselves are ONNX Runtime's, because a row of NumPy's depends on where in the
@@ -50,11 +50,7 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Scaling:
-    """Shift and scale that give features mean 0 and deviation 1 over the training images.
-
-    Attributes:
-        mean, deviation: `(n_features,)` float64.
-    """
+    """Shift and scale that give features mean 0 and deviation 1 over the training images."""
 
     mean: np.ndarray
     deviation: np.ndarray
@@ -113,6 +109,30 @@ class NumpyHead:
         n_dims = self(np.zeros((1, n_features), np.float32)).shape[1]
         self.input_shape, self.output_shape = (None, n_features), (None, n_dims)
 
+    @classmethod
+    def read(cls, path: Path) -> NumpyHead | None:
+        """Return the head of a weights file; None if the file does not say what its layers do."""
+        try:
+            with h5py.File(path) as file:
+                if _ATTRIBUTE not in file.attrs:
+                    return None
+                described = json.loads(file.attrs[_ATTRIBUTE])
+                steps = [
+                    _HeadStep(
+                        step["kind"],
+                        tuple(step["inputs"]),
+                        tuple(_read_arrays(file, step["weights"])),
+                        step["settings"],
+                    )
+                    for step in described["steps"]
+                ]
+            return cls(described["n_features"], steps)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ModelFolderError(
+                f"{path}: expected the layers of a head beside its weights, cannot be read as "
+                f"such: {error}. Update tripletkit, or train again."
+            ) from error
+
     def __call__(self, features: np.ndarray, training: bool = False) -> np.ndarray:
         """Return embeddings `(batch, n_dims)` of `(batch, n_features)` float32.
 
@@ -134,8 +154,8 @@ class NumpyHead:
         unit = _HeadStep.of("UnitNormalization", n_steps + 1)
         return NumpyHead(self.input_shape[1], [*self._steps, projection, unit])
 
-    def write(self, path: Path) -> None:
-        """Write the head into an HDF5 file that `read_numpy_head` reads."""
+    def _write(self, path: Path) -> None:
+        """Write the head into an HDF5 file that `read` reads."""
         steps = []
         with h5py.File(path, "w") as file:
             for number, step in enumerate(self._steps, 1):
@@ -177,41 +197,21 @@ class NumpyHead:
         return keras.Model(features, values[-1], name="head")
 
 
-def read_numpy_head(path: Path) -> NumpyHead | None:
-    """Return the head of a weights file; None if the file does not say what its layers do."""
-    try:
-        with h5py.File(path) as file:
-            if _ATTRIBUTE not in file.attrs:
-                return None
-            described = json.loads(file.attrs[_ATTRIBUTE])
-            steps = [
-                _HeadStep(
-                    step["kind"],
-                    tuple(step["inputs"]),
-                    tuple(_read_arrays(file, step["weights"])),
-                    step["settings"],
-                )
-                for step in described["steps"]
-            ]
-        return NumpyHead(described["n_features"], steps)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ModelFolderError(
-            f"{path}: expected the layers of a head beside its weights, cannot be read as such: "
-            f"{error}. Update tripletkit, or train again."
-        ) from error
-
-
-def write_head_layers(head: keras.Model, path: Path) -> None:
-    """Put the list of a head's layers into the file that Keras wrote its weights to.
+def write_head(head: keras.Model | NumpyHead, path: Path) -> None:
+    """Write a head; into the file of Keras's weights goes the list of its layers, too.
 
     What comes out is compared with Keras. A head with other layers, or that gives other numbers,
     is left to Keras, and the log says so.
     """
+    if isinstance(head, NumpyHead):
+        head._write(path)
+        return
+    head.save_weights(path)
     try:
         text = json.dumps({"n_features": head.input_shape[-1], "steps": _describe(head)})
         with h5py.File(path, "a") as file:
             file.attrs[_ATTRIBUTE] = text
-        written = read_numpy_head(path)
+        written = NumpyHead.read(path)
         assert written is not None, "it has just been described"
         _check(head, written)
     except NetworkFileError as error:

@@ -13,7 +13,7 @@ from tripletkit.model.settings import Settings
 from tripletkit.registry import load_object
 
 
-def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.Model:
+def _build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.Model:
     """Return the head of recipe `mlp`: Dense (ReLU), Dropout, Dense, L2 normalisation."""
     first = keras.layers.Dense(
         hidden, activation="relu", kernel_initializer="he_uniform", name="hidden"
@@ -21,7 +21,7 @@ def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.
     return _build_sequence(n_features, dim, first, keras.layers.Dropout(dropout, name="dropout"))
 
 
-def build_linear_head(n_features: int, dim: int) -> keras.Model:
+def _build_linear_head(n_features: int, dim: int) -> keras.Model:
     """Return a head of one layer: Dense, L2 normalisation."""
     return _build_sequence(n_features, dim)
 
@@ -32,7 +32,7 @@ def _build_sequence(n_features: int, dim: int, *layers: keras.layers.Layer) -> k
     return keras.Sequential([keras.Input((n_features,)), *layers, embedding, unit], name="head")
 
 
-def build_residual_body(n_features: int, hidden: int, dropout: float) -> keras.Model:
+def _build_residual_body(n_features: int, hidden: int, dropout: float) -> keras.Model:
     """Return a head that begins as the identity: x + Dense(Dense(x)), L2 normalisation.
 
     The last layer starts at zero, so that before training the embeddings are the features at length
@@ -69,15 +69,18 @@ def shorten_step(weights: Sequence[np.ndarray], strength: float) -> list[np.ndar
     return [*hidden, strength * kernel, strength * bias]
 
 
-def fold_scaling(body: keras.Model, scaling: Scaling | None = None) -> keras.Model:
-    """Return a body with the scaling, if there is one yet, folded into its first layer."""
-    if scaling is not None:
-        body.set_weights(scaling.fold_into(body.get_weights()))
-    return body
+def finish_head(
+    body: keras.Model, settings: Settings, scaling: Scaling | None = None
+) -> keras.Model:
+    """Return a body behind the features as they are; without scaling where weights will be loaded.
 
-
-def standardise_first(body: keras.Model, scaling: Scaling | None = None) -> keras.Model:
-    """Return a body behind layers that give features length 1 and then standardise them."""
+    The scaling is folded into the first layer of a body, or put before one that starts as the
+    identity, behind a layer that gives the features length 1.
+    """
+    if not get_recipe(settings.recipe).starts_as_identity:
+        if scaling is not None:
+            body.set_weights(scaling.fold_into(body.get_weights()))
+        return body
     # In inference mode a shift and a scale, and its numbers are saved with the weights, which
     # those of Normalization are only with a count that makes no sense here.
     standardise = keras.layers.BatchNormalization(
@@ -121,7 +124,7 @@ def keep_frozen(head: keras.Model, scale: float | None = None) -> keras.Model:
     """
     features = keras.Input(head.input_shape[1:])
     unit = keras.layers.UnitNormalization(name="unit_frozen")(features)
-    # As in `standardise_first`, a layer whose numbers are saved with the weights.
+    # As in `finish_head`, a layer whose numbers are saved with the weights.
     frozen = keras.layers.BatchNormalization(
         center=False, scale=False, epsilon=0.0, trainable=False, name="frozen"
     )
@@ -171,12 +174,8 @@ def build_body(n_features: int, settings: Settings) -> keras.Model:
 
 def build_model(n_features: int, settings: Settings) -> keras.Model:
     """Return the joined head of a model, with weights still to be loaded."""
-    heads = []
-    for member in range(settings.members):
-        of_member = settings.of_member(member)
-        recipe = get_recipe(of_member.recipe)
-        heads.append(load_object(recipe.finish)(build_body(n_features, of_member)))
-    head = join_heads(heads)
+    bodies = [build_body(n_features, settings) for _ in range(settings.members)]
+    head = join_heads([finish_head(body, settings) for body in bodies])
     if settings.frozen_share:
         head = keep_frozen(head)
     if settings.is_compressed and settings.dim is not None:

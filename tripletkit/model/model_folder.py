@@ -40,8 +40,8 @@ from tripletkit.features.encoder import (
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike
 from tripletkit.model.distribution_shift import ShiftDetector
-from tripletkit.model.head_layers import NumpyHead, embed, read_numpy_head, write_head_layers
-from tripletkit.model.record import ModelRecord, is_record_of_model, read_record, write_record
+from tripletkit.model.head_layers import NumpyHead, embed, write_head
+from tripletkit.model.record import ModelRecord
 
 if TYPE_CHECKING:
     import keras
@@ -126,7 +126,7 @@ class ModelFolder:
         from tripletkit.model.heads import build_model
 
         record, path = self.record, self.path / _HEAD_FILE
-        if record.parts and (trained := read_numpy_head(path)) is not None:
+        if record.parts and (trained := NumpyHead.read(path)) is not None:
             return trained.to_keras()
         head = build_model(record.n_features, record.settings)
         head.load_weights(path)
@@ -134,7 +134,7 @@ class ModelFolder:
 
     def open_head(self) -> NumpyHead | keras.Model:
         """Return the trained head for `embed`, without TensorFlow where its layers allow it."""
-        return read_numpy_head(self.path / _HEAD_FILE) or self.load_head()
+        return NumpyHead.read(self.path / _HEAD_FILE) or self.load_head()
 
     @property
     def head(self) -> EncoderHead:
@@ -153,12 +153,8 @@ class ModelFolder:
     ) -> Encoder:
         """Return the encoder that the model is: what it was trained on, with its head.
 
-        Args:
-            weights: where the user says that weights are. Defaults to the model folder where the
-                backbone was trained too, else to where they were at training, then to the
-                backbone's own.
-            features: of the images that are asked of, instead of computing them.
-            functions: for a model that was trained on such.
+        Weights are where the user says, else in the model folder where the backbone was trained
+        too, else where they were at training, else the backbone's own.
         """
         record = self.record
         return open_recorded_encoder(
@@ -171,6 +167,17 @@ class ModelFolder:
             functions=functions,
             head=self.head,
         )
+
+    def copy(self, path: Path, *, overwrite: bool = False) -> ModelFolder:
+        """Write the folder once more; what was there stays until the new one is whole."""
+        check_model_output(path, overwrite=overwrite)
+        if path.resolve() == self.path.resolve():
+            return self
+        with open_folder(path) as partial:
+            for name in sorted(_MODEL_FILES):
+                if (self.path / name).is_file():
+                    shutil.copyfile(self.path / name, partial / name)
+        return load_model(path)
 
 
 def checkpoint_path(model: Path) -> Path:
@@ -210,8 +217,7 @@ def save_model(
     """Write a model folder; what was there stays until the new one is whole.
 
     Args:
-        history: a dataclass or a mapping for each epoch.
-        record: what is known of it; the hashes of the files are added here.
+        record: the hashes of the files are added here.
         centers: `(n_classes, dim)` of the classes in the record; NaN for one without.
         learned: the judgements that it learned from, over names and over contents of images.
         backbone: the weights file of a backbone that was trained too; copied. Its checkpoint goes.
@@ -220,11 +226,7 @@ def save_model(
     checkpoint = checkpoint_path(path)
     with open_folder(path) as partial:
         _check_room(partial / _HEAD_FILE, 4 * head.count_params())
-        if isinstance(head, NumpyHead):
-            head.write(partial / _HEAD_FILE)
-        else:
-            head.save_weights(partial / _HEAD_FILE)
-            write_head_layers(head, partial / _HEAD_FILE)
+        write_head(head, partial / _HEAD_FILE)
         pd.DataFrame(history).to_csv(partial / _HISTORY_FILE, index=False)
         if centers is not None:
             names = map(guard_formula, record.classes or ())
@@ -241,22 +243,10 @@ def save_model(
             shutil.copyfile(backbone, partial / BACKBONE_FILE)
         files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
         whole = replace(record, files=files)
-        write_record(whole, partial / _RECORD_FILE)
+        whole.write(partial / _RECORD_FILE)
     if backbone is not None:
         checkpoint.unlink(missing_ok=True)
     return ModelFolder(path, whole)
-
-
-def copy_model(model: ModelFolder, path: Path, *, overwrite: bool = False) -> ModelFolder:
-    """Write a model's folder once more; what was there stays until the new one is whole."""
-    check_model_output(path, overwrite=overwrite)
-    if path.resolve() == model.path.resolve():
-        return model
-    with open_folder(path) as partial:
-        for name in sorted(_MODEL_FILES):
-            if (model.path / name).is_file():
-                shutil.copyfile(model.path / name, partial / name)
-    return load_model(path)
 
 
 def load_model(path: Path) -> ModelFolder:
@@ -270,7 +260,7 @@ def load_model(path: Path) -> ModelFolder:
             f"{path}: expected a model folder with {_RECORD_FILE}, there is none. "
             "Make one with `tripletkit train`, or name it with `model`."
         )
-    record = read_record(record_file)
+    record = ModelRecord.read(record_file)
     for read in (path, *record.inputs.paths()):
         note_input(read)
     if record.images is not None:
@@ -318,7 +308,7 @@ def _find_reason_to_keep(folder: Path) -> str | None:
         return f"expected a new or empty place or a model folder, found {strange[0]!r} there"
     if folders := sorted(file.name for file in found if not file.is_file()):
         return f"expected a model folder, but {folders[0]!r} in it is a folder"
-    if not is_record_of_model(folder / _RECORD_FILE):
+    if not ModelRecord.is_at(folder / _RECORD_FILE):
         return (
             f"expected a model folder, but {_RECORD_FILE} is not there as `tripletkit train` wrote "
             f"it; it holds {found[0].name!r}"

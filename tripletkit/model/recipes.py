@@ -61,20 +61,17 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class _Recipe:
     """Facts of one recipe, and its defaults of the settings of the same names.
 
     Attributes:
         summary, paper: what it is, for `--help`, and where it comes from.
         body: `"module:function"` that builds the part that is trained, from standardised features
             to embeddings of length 1; it takes the number of features and `sizes`.
-        finish: `"module:function"` that puts a body behind the features as they are; it takes the
-            body, or nothing but its shape, and the scaling.
         sizes: the settings that the body is built from.
-        unit_features: features are given length 1 before they are standardised.
-        squared: the loss takes squared distances.
-        starts_as_identity: the body begins as the features and learns a step away from them, which
-            can be shortened afterwards.
+        starts_as_identity: the body begins as the features, given length 1 before they are
+            standardised, and learns a step away from them, which can be shortened afterwards; the
+            loss takes squared distances.
         trainer: `"module:class"` of the `Trainer` that makes models of it from stored features.
         part_heads: heads that an ensemble chooses its parts from; none where it is one body.
         takes_simplest: it takes one of `SIMPLEST_FIRST`, by held-out answers.
@@ -85,10 +82,7 @@ class Recipe:
     summary: str
     paper: str
     body: Reference
-    finish: Reference
     sizes: tuple[str, ...]
-    unit_features: bool = False
-    squared: bool = False
     starts_as_identity: bool = False
     members: int = 1
     dim: int | None = defaults.DIM
@@ -112,7 +106,7 @@ class Recipe:
         return "dim" not in self.sizes
 
 
-RECIPES: Registry[Recipe] = Registry("recipe", partial(SettingsError, "recipe"))
+RECIPES: Registry[_Recipe] = Registry("recipe", partial(SettingsError, "recipe"))
 get_recipe = RECIPES.find
 
 
@@ -129,8 +123,8 @@ def register_recipe(name: str, *, like: str = "mlp", **changed: Any) -> None:
         SettingsError: if the name is taken, there is no recipe to be like, or it has no such value.
     """
     recipe = get_recipe(like)
-    if unknown := [each for each in changed if each not in Recipe.__dataclass_fields__]:
-        raise SettingsError(unknown[0], describe_unknown(unknown[0], Recipe.__dataclass_fields__))
+    if unknown := [each for each in changed if each not in _Recipe.__dataclass_fields__]:
+        raise SettingsError(unknown[0], describe_unknown(unknown[0], _Recipe.__dataclass_fields__))
     RECIPES.add(replace(recipe, name=name, **changed))
 
 
@@ -138,11 +132,8 @@ _PARTS_TRAINER = "tripletkit.training.parts_trainer:PartsTrainer"
 _RESIDUAL: dict[str, Any] = {
     "paper": "He et al. Identity Mappings. ECCV 2016. arXiv:1603.05027 (a start at the identity); "
     "Wortsman et al. Robust fine-tuning. CVPR 2022. arXiv:2109.01903 (the shortened step)",
-    "body": "tripletkit.model.heads:build_residual_body",
-    "finish": "tripletkit.model.heads:standardise_first",
+    "body": "tripletkit.model.heads:_build_residual_body",
     "sizes": ("hidden", "dropout"),
-    "unit_features": True,
-    "squared": True,
     "starts_as_identity": True,
     "dim": None,
     # Its loss takes squared distances between unit embeddings, 0 to 4.
@@ -153,36 +144,34 @@ _RESIDUAL: dict[str, Any] = {
 }
 
 for _recipe in (
-    Recipe(
+    _Recipe(
         name="mlp",
         summary="Dense, Dropout, Dense: short embeddings, best where nothing new is asked",
         paper="Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832 (the loss)",
-        body="tripletkit.model.heads:build_head",
-        finish="tripletkit.model.heads:fold_scaling",
+        body="tripletkit.model.heads:_build_head",
         sizes=("hidden", "dim", "dropout"),
     ),
-    Recipe(
+    _Recipe(
         name="linear",
         summary="one Dense layer: for a backbone that is trained with it",
         paper="Weinberger, Saul. Distance Metric Learning for Large Margin Nearest Neighbor "
         "Classification. JMLR 10, 2009 (a linear map for triplets)",
-        body="tripletkit.model.heads:build_linear_head",
-        finish="tripletkit.model.heads:fold_scaling",
+        body="tripletkit.model.heads:_build_linear_head",
         sizes=("dim",),
     ),
-    Recipe(
+    _Recipe(
         name="residual",
         summary="the frozen features and a learned step away from them: holds on unseen classes",
         **_RESIDUAL,
     ),
-    Recipe(
+    _Recipe(
         name="map",
         summary="a linear map of the frozen features, held near them: learned in a second",
         trainer=_PARTS_TRAINER,
         part_heads=(MAP,),
         **_RESIDUAL,
     ),
-    Recipe(
+    _Recipe(
         name="auto",
         summary="the simplest of frozen features, map, mlp and residual within one standard error "
         "of the best of them: for few judgements",
@@ -190,7 +179,7 @@ for _recipe in (
         takes_simplest=True,
         **_RESIDUAL,
     ),
-    Recipe(
+    _Recipe(
         name="best",
         summary="what answers held-out triplets best: networks, depths and heads weighed together",
         trainer=_PARTS_TRAINER,

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tripletkit import defaults
 from tripletkit.data.images import ImagePolicy
 from tripletkit.data.text_files import FileRecord
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import VotesAs
 from tripletkit.errors import ModelFolderError
-from tripletkit.evaluation.classification import MEASURE_TITLES
-from tripletkit.evaluation.intervals import Interval, NoInterval, score_row
+from tripletkit.evaluation.classification import LabelScores
+from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.pooled import LearningCurve, PooledValidation
-from tripletkit.evaluation.validation import Validation
+from tripletkit.evaluation.validation import UnseenClasses, Validation
 from tripletkit.model.recipes import Part
 from tripletkit.model.settings import Settings
-from tripletkit.results import Result, Section, Table
+from tripletkit.results import Section, Table
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
 # Increase when an older tripletkit could not read a newer record rightly.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -191,9 +189,9 @@ class ModelRecord:
     best_epoch: int
     times: TimesRecord
     validation: Validation | None = None
-    unseen_classes: dict[str, Any] | None = None
+    unseen_classes: UnseenClasses | None = None
     classes: list[str] | None = None
-    classification: dict[str, Any] | None = None
+    classification: LabelScores | None = None
     pixels: PixelsRecord | None = None
     pooled: PooledValidation | None = None
     learning_curve: LearningCurve | None = None
@@ -209,54 +207,93 @@ class ModelRecord:
         """Return plain JSON values."""
         return {"format_version": FORMAT_VERSION, **_converter().unstructure(self)}
 
+    def describe(self, n_epochs: int) -> str:
+        """Return what the training came to, whose head went through so many epochs, as text."""
+        sections: list[Section] = [[self._facts(n_epochs)]]
+        for shown in (self.pooled, self.learning_curve, self.validation):
+            if shown is not None:
+                sections += shown._sections()
+        if self.unseen_classes is not None:
+            sections.append(self.unseen_classes._section())
+        if self.classification is not None:
+            is_from_scratch = self.validation is not None and self.validation.is_from_scratch
+            before = "untrained" if is_from_scratch else "frozen"
+            sections += self.classification._sections(before)
+        return "\n\n".join("\n".join(map(str, section)) for section in sections)
 
-def write_record(record: ModelRecord, path: Path) -> None:
-    """Write a record, with a hash that tells whether it was edited afterwards."""
-    whole = record.to_dict()
-    whole["sha256"] = _digest(whole)
-    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    def _facts(self, n_epochs: int) -> Table:
+        split, times = self.split, self.times
+        dropped = f", {split.n_dropped:,} dropped by the split" if split.n_dropped else ""
+        facts = [
+            ["images", f"{self.n_images:,}"],
+            [
+                "triplets",
+                f"{split.n_train:,} for training, {split.n_val:,} for validation "
+                f"(by {split.by}){dropped}"
+                if split.n_val
+                else f"{split.n_train:,}, all for training{dropped}",
+            ],
+            [
+                "time",
+                f"features {times.features_s:.1f} s, training {times.training_s:.1f} s, "
+                f"in all {times.total_s:.1f} s",
+            ],
+        ]
+        if not self.parts:
+            # Without validation triplets the last one is kept, which says nothing.
+            kept = ["epoch kept", f"{self.best_epoch} of {n_epochs}"]
+            facts.append(kept if split.n_val else ["epochs", str(self.best_epoch)])
+        return Table(facts, has_heading=False)
 
+    def write(self, path: Path) -> None:
+        """Write it, with a hash that tells whether it was edited afterwards."""
+        whole = self.to_dict()
+        whole["sha256"] = _digest(whole)
+        text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
-def read_record(path: Path) -> ModelRecord:
-    """Read a record; one that was edited, or is of another format, is refused."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        version = values.pop("format_version")
-        digest = values.pop("sha256", None)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-        raise ModelFolderError(
-            f"{path}: expected the record of a model, cannot be read as one: {error}"
-        ) from error
-    if version != FORMAT_VERSION:
-        whose = "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "another"
-        raise ModelFolderError(
-            f"{path}: expected format version {FORMAT_VERSION}, got {version!r}, of {whose} "
-            "tripletkit. Train again, or use the version that wrote it."
-        )
-    if digest != _digest({"format_version": version, **values}):
-        raise ModelFolderError(
-            f"{path}: was edited after training, so its numbers cannot be trusted. "
-            "Bring back the original, or train again."
-        )
-    try:
-        return _converter().structure(values, ModelRecord)
-    except Exception as error:  # cattrs raises groups of whatever a value is not
-        raise ModelFolderError(
-            f"{path}: expected the record of a model, a part of it is missing or of another "
-            "kind. Train again."
-        ) from error
+    @classmethod
+    def read(cls, path: Path) -> ModelRecord:
+        """Read a record; one that was edited, or is of another format, is refused."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = values.pop("format_version")
+            digest = values.pop("sha256", None)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+            raise ModelFolderError(
+                f"{path}: expected the record of a model, cannot be read as one: {error}"
+            ) from error
+        if version != FORMAT_VERSION:
+            whose = (
+                "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "another"
+            )
+            raise ModelFolderError(
+                f"{path}: expected format version {FORMAT_VERSION}, got {version!r}, of {whose} "
+                "tripletkit. Train again, or use the version that wrote it."
+            )
+        if digest != _digest({"format_version": version, **values}):
+            raise ModelFolderError(
+                f"{path}: was edited after training, so its numbers cannot be trusted. "
+                "Bring back the original, or train again."
+            )
+        try:
+            return _converter().structure(values, cls)
+        except Exception as error:  # cattrs raises groups of whatever a value is not
+            raise ModelFolderError(
+                f"{path}: expected the record of a model, a part of it is missing or of another "
+                "kind. Train again."
+            ) from error
 
-
-def is_record_of_model(path: Path) -> bool:
-    """Return whether a file is the record of a model, of whatever version, as it was written."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        digest = values.pop("sha256")
-        return digest == _digest(values) and {"format_version", "files"} <= set(values)
-    except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError):
-        return False
+    @staticmethod
+    def is_at(path: Path) -> bool:
+        """Return whether a file is a record as it was written, of whatever version."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            digest = values.pop("sha256")
+            return digest == _digest(values) and {"format_version", "files"} <= set(values)
+        except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError):
+            return False
 
 
 @cache
@@ -280,139 +317,3 @@ def _structure_interval(value: list[float] | dict[str, str] | None, _: object) -
 def _digest(values: dict[str, Any]) -> str:
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True, repr=False)
-class TrainingSummary(Result):
-    """What a training came to: the record of the model, and the epochs of its head."""
-
-    record: ModelRecord
-    n_epochs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all that is known of the model, as `model.json` has it."""
-        return self.record.to_dict()
-
-    def _summary(self) -> str:
-        held_out = self.record.validation or self.record.pooled
-        return f"{self.record.split.n_train:,} triplets" + (
-            f", {held_out._summary()}" if held_out else ""
-        )
-
-    def _sections(self) -> list[Section]:
-        record = self.record
-        sections: list[Section] = [[self._facts()]]
-        for shown in (record.pooled, record.learning_curve, record.validation):
-            if shown is not None:
-                sections += shown._sections()
-        if record.unseen_classes is not None:
-            sections.append(_show_unseen_classes(record.unseen_classes))
-        if record.classification is not None:
-            sections += self._show_classes(record.classification)
-        return sections
-
-    def _facts(self) -> Table:
-        record, split, times = self.record, self.record.split, self.record.times
-        dropped = f", {split.n_dropped:,} dropped by the split" if split.n_dropped else ""
-        facts = [
-            ["images", f"{record.n_images:,}"],
-            [
-                "triplets",
-                f"{split.n_train:,} for training, {split.n_val:,} for validation "
-                f"(by {split.by}){dropped}"
-                if split.n_val
-                else f"{split.n_train:,}, all for training{dropped}",
-            ],
-            [
-                "time",
-                f"features {times.features_s:.1f} s, training {times.training_s:.1f} s, "
-                f"in all {times.total_s:.1f} s",
-            ],
-        ]
-        if not record.parts:
-            # Without validation triplets the last one is kept, which says nothing.
-            kept = ["epoch kept", f"{record.best_epoch} of {self.n_epochs}"]
-            facts.append(kept if split.n_val else ["epochs", str(record.best_epoch)])
-        return Table(facts, has_heading=False)
-
-    def _show_classes(self, scores: Mapping[str, Any]) -> list[Section]:
-        trained, frozen = scores["trained"], scores["frozen_cosine"]
-        validation = self.record.validation
-        is_from_scratch = validation is not None and validation.is_from_scratch
-        rows = [
-            ["classes", "trained", "95% interval", "untrained" if is_from_scratch else "frozen"]
-        ]
-        for name, title in MEASURE_TITLES.items():
-            rows.append(
-                [
-                    title.format(k=trained["k"]),
-                    f"{trained[name]['value']:.4f}",
-                    _show_interval(trained[name], "interval"),
-                    f"{frozen[name]['value']:.4f}",
-                ]
-            )
-        variances = [["variance of embeddings", "within classes", "between", "within share"]]
-        for where, variance in (
-            ("training", scores["training_variance"]),
-            ("validation", trained["variance"]),
-        ):
-            within, between = variance["within"], variance["between"]
-            share = f"{within / (within + between):.1%}" if within + between else "nan%"
-            variances.append([where, f"{within:.4f}", f"{between:.4f}", share])
-        return [
-            [
-                Table(rows, right=[1, 3]),
-                f"Of {trained['n_queries']:,} validation images of "
-                f"{len(self.record.classes or ()):,} classes, by {trained['n_reference']:,} "
-                "training images.",
-            ],
-            [Table(variances, right=[1, 2, 3])],
-        ]
-
-
-def _show_unseen_classes(found: Mapping[str, Any]) -> Section:
-    rows = [["unseen classes", "accuracy", "95% interval", "shared images", "triplets"]]
-    for name, key in (
-        ("trained embeddings", "trained"),
-        ("frozen features, cosine", "frozen_cosine"),
-        ("linear map of them", "map"),
-    ):
-        score = found[key]
-        wilson, shared = Interval(*score["wilson"]), _show_interval(score, "image_interval")
-        rows.append(score_row(name, score["accuracy"], wilson, shared, score["n"]))
-    n_rounds = found["n_rounds"]
-    times = (
-        f"{n_rounds} times more, each time without about" if n_rounds > 1 else "once more without"
-    )
-    kinds = f"{found['n_held_out_classes'][0]} of {found['n_groups']} {found['groups_from']}"
-    n_images = f"{found['n_held_out_images']:,} images{' in all' if n_rounds > 1 else ''}"
-    notes: list[Table | str] = [
-        Table(rows, right=[1, 4]),
-        f"Trained {times} {kinds} of images ({n_images}), and asked about these.",
-    ]
-    if (test := found["test"]) is not None:
-        notes.append(
-            f"Test images: {test['of_test']:.3f} (1 - cosine, centered) from the nearest training "
-            f"image, training images {test['of_training']:.3f} from each other, unseen classes "
-            f"{test['of_unseen_classes']:.3f}. {_describe_novelty(test['novelty'])}"
-        )
-    return notes
-
-
-def _describe_novelty(novelty: float) -> str:
-    if novelty <= defaults.NOTHING_NEW:
-        return "Expect the accuracy on new images."
-    if novelty >= 1:
-        return "Expect the accuracy on unseen classes."
-    return (
-        f"Expect an accuracy between those on new images and on unseen classes, {novelty:.0%} of "
-        "the way to the second."
-    )
-
-
-def _show_interval(values: Mapping[str, Any], name: str) -> str:
-    """Return what a column of a table says of an interval that JSON holds."""
-    if values[name] is not None:
-        return str(Interval(*values[name]))
-    reason: str = values[f"no_{name}"] or "-"
-    return reason.partition(" for an interval")[0]

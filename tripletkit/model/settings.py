@@ -108,9 +108,6 @@ class Settings:
         choices=RECIPES,
     )
     members: int = _setting(1, "Heads that answer together.", 1, 100)
-    mlp_members: int = _setting(
-        0, "How many of the members, the last ones, follow the recipe mlp.", 0, 100
-    )
     hidden: int = _setting(defaults.HIDDEN, "Width of the hidden layer.", 1, 65536)
     dim: int | None = _setting(
         defaults.DIM,
@@ -255,20 +252,11 @@ class Settings:
         )
 
     def of_member(self, member: int) -> Settings:
-        """Return the settings of one head of the ensemble, each with a seed of its own."""
-        is_source = member >= self.members - self.mlp_members
-        settings = self.of_mlp_members() if is_source else self
-        return replace(settings, seed=_seed_of_member(self.seed, member))
+        """Return the settings of one head of the ensemble; the first has the seed as given."""
+        import numpy as np
 
-    def of_mlp_members(self) -> Settings:
-        """Return the settings of a head that follows the recipe mlp beside the others.
-
-        Where the others get more or fewer epochs than they usually do, so does it.
-        """
-        usual = get_recipe(self.recipe).epochs
-        epochs = max(1, round(self.epochs / usual * get_recipe("mlp").epochs))
-        same = {key: getattr(self, key) for key in _SHARED_BY_MEMBERS}
-        return Settings.of_recipe("mlp", epochs=epochs, **same)
+        seeds = np.random.SeedSequence([self.seed, member])
+        return replace(self, seed=int(seeds.generate_state(1)[0]) if member else self.seed)
 
     @property
     def needs_labels(self) -> bool:
@@ -296,27 +284,7 @@ class Settings:
         return self.dim is not None and get_recipe(self.recipe).compresses
 
 
-# What heads by the recipe mlp have in common with the others of an ensemble.
-_SHARED_BY_MEMBERS = (
-    "batch_size",
-    "seed",
-    "loss",
-    "reduction",
-    "mining",
-    "classes_per_batch",
-    "images_per_class",
-    "inject_positives",
-    "refresh",
-    "cross_entropy_weight",
-)
 _OWN_DEFAULTS = ("members", "hidden", "dim", "dropout", "margin", "epochs", "learning_rate")
-
-
-def _seed_of_member(seed: int, member: int) -> int:
-    """Return a seed of its own for each member; the first has the one that was given."""
-    import numpy as np
-
-    return seed if member == 0 else int(np.random.SeedSequence([seed, member]).generate_state(1)[0])
 
 
 def _choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS) -> int:
@@ -442,7 +410,7 @@ def check_settings(
     loss = get_loss(given.get("loss", defaults.LOSS))
     mines = given.get("mining", "none") != "none"
     is_joined = given.get("members", recipe.members) > 1
-    if recipe.squared and given.get("distance", defaults.DISTANCE) != "l2":
+    if recipe.starts_as_identity and given.get("distance", defaults.DISTANCE) != "l2":
         raise SettingsError("distance", f"`recipe={recipe.name}` answers by `distance=l2` only.")
     _check_needs(given, loss, mines, has_labels=has_labels, has_votes=has_votes)
     _check_parts(given, loss, mines)

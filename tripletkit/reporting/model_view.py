@@ -19,11 +19,10 @@ from tripletkit.data.questions import hash_questions
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.baselines import Baseline, run_baselines
-from tripletkit.evaluation.classification import Confusion, count_confusions, vote
+from tripletkit.evaluation.classification import Confusion, vote
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.scoring import Score
-from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.encoder import Encoder, GivenWeights
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.model_folder import ModelFolder
@@ -111,12 +110,12 @@ class ModelView:
     @cached_property
     def score(self) -> Score:
         """The score of the embeddings."""
-        return score_embeddings(self.embeddings, self.triplets, self.model.distance)
+        return Score.of_embeddings(self.embeddings, self.triplets, self.model.distance)
 
     @cached_property
     def frozen_score(self) -> Score:
         """The score of the frozen features, as if nothing had been trained."""
-        return score_embeddings(self.features, self.triplets, defaults.FROZEN_DISTANCE)
+        return Score.of_embeddings(self.features, self.triplets, defaults.FROZEN_DISTANCE)
 
     @cached_property
     def shown(self) -> np.ndarray:
@@ -182,8 +181,8 @@ class ModelView:
             on = f"triplets of {Path(self.triplets.source).name}"
             if self.learned.any():
                 fresh = self.triplets.take(~self.learned)
-                trained = score_embeddings(self.embeddings, fresh, self.model.distance)
-                frozen = score_embeddings(self.features, fresh, defaults.FROZEN_DISTANCE)
+                trained = Score.of_embeddings(self.embeddings, fresh, self.model.distance)
+                frozen = Score.of_embeddings(self.features, fresh, defaults.FROZEN_DISTANCE)
         elif validation is not None:
             trained, frozen = validation.trained, validation.frozen
         elif pooled is not None:
@@ -210,7 +209,7 @@ class ModelView:
         itself = list(np.arange(len(images))[:, None])
         near = find_neighbors(embeddings, embeddings, k, self.model.distance, itself).rows
         said = vote(numbers[near], near != NOBODY)
-        return Confusion(list(names), count_confusions(numbers, said, len(names)))
+        return Confusion.of(list(names), numbers, said)
 
     def _distances(self, slot: int) -> np.ndarray:
         rows = self.triplets.rows

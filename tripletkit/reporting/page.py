@@ -26,7 +26,7 @@ from tripletkit import __version__, defaults
 from tripletkit.data.outputs import Destination, OutputForm, open_output
 from tripletkit.data.text_files import guard_formula
 from tripletkit.evaluation.baselines import Baseline, describe_trap
-from tripletkit.evaluation.comparison import PairComparison, compare_answers
+from tripletkit.evaluation.comparison import Comparison
 from tripletkit.evaluation.intervals import Interval, NoInterval, wilson_interval
 from tripletkit.evaluation.scoring import Score
 from tripletkit.features.backbones import FROM_VECTORS
@@ -146,12 +146,12 @@ def _make_policy(script: str, *, is_served: bool) -> str:
     return policy + ("; connect-src 'self'" if is_served else "")
 
 
-def _compare(models: Sequence[ModelView]) -> list[PairComparison]:
+def _compare(models: Sequence[ModelView]) -> Sequence[Any]:
     """Return every pair of models on the shown triplets, the better one first."""
     if len(models) == 1:
         return []
     credits = {model.name: (model.margins > 0).astype(np.int8) for model in models}
-    return compare_answers(credits, models[0].triplets.rows).pairs
+    return Comparison.of(credits, models[0].triplets).pairs
 
 
 def _put_beside(of_models: Sequence[dict[str, str]]) -> list[tuple[str, list[str]]]:

@@ -24,7 +24,6 @@ from tripletkit.evaluation.classification import (
     ClassDistances,
     DistanceDistribution,
     PairwiseDistances,
-    measure_distribution,
 )
 from tripletkit.evaluation.distances import distances_between, triplet_distances
 from tripletkit.progress import Progress, Stages, no_progress
@@ -258,7 +257,7 @@ def mine_classes(
     `draw` makes a figure, given its name and what it shows.
     """
     images = ClassDistances(vectors, labels, distance)
-    distribution = measure_distribution(images, stages("distances"))
+    distribution = DistanceDistribution.of(images, stages("distances"))
     all_counts = (distribution.positives, distribution.negatives)
     cuts = [
         _find_cut(distribution, counts, shares)

@@ -133,7 +133,7 @@ class Objective:
 
     def __init__(self, settings: Settings, n_classes: int, dim: int) -> None:
         self._settings = settings
-        self._squared = get_recipe(settings.recipe).squared
+        self._squared = get_recipe(settings.recipe).starts_as_identity
         loss = get_loss(settings.loss)
         self.of_triplets = loss.of_distances(settings.margin)
         self.margin = settings.margin if loss.has_margin else 0.0

@@ -25,7 +25,7 @@ from tripletkit import defaults
 from tripletkit.data.labels import ImageLabels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.validation import chooses_epoch, describe_alike
+from tripletkit.evaluation.validation import describe_alike
 from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.losses.functions import mean_loss
@@ -33,6 +33,7 @@ from tripletkit.model.head_layers import Scaling, embed, fit_projection
 from tripletkit.model.heads import (
     build_body,
     compress_head,
+    finish_head,
     frozen_scale,
     join_heads,
     keep_frozen,
@@ -41,7 +42,6 @@ from tripletkit.model.heads import (
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages, no_stages
-from tripletkit.registry import load_object
 from tripletkit.training.batch_learner import (
     Batches,
     BatchLearner,
@@ -174,7 +174,7 @@ class HeadTrainer(Trainer):
             np.arange(len(self.examples.rows)),
             settings,
             val_rows,
-            chooses=by_epoch and chooses_epoch(len(val_rows)),
+            chooses=by_epoch and len(val_rows) >= defaults.MIN_VAL_TRIPLETS,
             on_epoch=lambda record: on_epoch(self._with_held_out(record), settings.epochs),
         )
         history = [self._with_held_out(record) for record in trained.history]
@@ -289,7 +289,7 @@ class _Training(EpochTraining):
         self._settings = settings
         self._images = images
         self._given = features
-        if self._recipe.unit_features:
+        if self._recipe.starts_as_identity:
             features = scale_to_unit_length(features)
         self._scaling = Scaling.of(features[images])
         self._features = self._scaling.apply(features)
@@ -327,7 +327,7 @@ class _Training(EpochTraining):
         if self._recipe.starts_as_identity:
             weights = shorten_step(weights, self._settings.strength)
         self._kept.set_weights(weights)
-        return load_object(self._recipe.finish)(self._kept, self._scaling)
+        return finish_head(self._kept, self._settings, self._scaling)
 
 
 class _HeadTraining(_Training):
@@ -501,7 +501,6 @@ _OUTSIDE_STEPS = (
     "flip",
     "shift",
     "members",
-    "mlp_members",
     "strength",
     "frozen_share",
 )

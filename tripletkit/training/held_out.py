@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Any
 
 import numpy as np
 
@@ -30,12 +29,12 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import (
     BetterRecipe,
     LearningCurve,
+    PooledScore,
     PooledValidation,
     compare_pooled,
-    fit_learning_curve,
-    score_pooled,
 )
-from tripletkit.evaluation.validation import score_margins
+from tripletkit.evaluation.scoring import Score
+from tripletkit.evaluation.validation import Nearness, UnseenClasses
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.recipes import MAP, get_recipe
 from tripletkit.model.settings import Settings
@@ -60,15 +59,15 @@ def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
     trained, frozen = credit(chosen.margins), credit(answers.frozen)
     of_map = None if answers.of_map is None else credit(answers.of_map)
     return PooledValidation(
-        score_pooled(trained, *asked),
-        score_pooled(frozen, *asked),
+        PooledScore.of(trained, *asked),
+        PooledScore.of(frozen, *asked),
         answers.n_draws,
         answers.n_draws // defaults.DRAW_FOLDS,
         answers.by,
         answers.seconds_s,
         chosen.candidates,
         chosen.recipes,
-        None if of_map is None else score_pooled(of_map, *asked),
+        None if of_map is None else PooledScore.of(of_map, *asked),
         _find_better_recipe(trained, frozen, of_map, images, draws),
         chosen.epoch,
         chosen.n_epochs,
@@ -240,7 +239,7 @@ def measure_learning_curve(
         accuracies.append([right(np.sort(shuffled[:size]), draw) for size in sizes])
         few = _over_fewer_images(rows, draw.train_rows, sizes[0], rng)
         with_fewer_images.append(right(few, draw))
-    return fit_learning_curve(
+    return LearningCurve.fit(
         np.array(numbers, dtype=np.float64),
         np.array(accuracies),
         len(rows),
@@ -312,12 +311,10 @@ def measure_unseen_classes(
     rounds: UnseenRounds,
     test_features: np.ndarray | None = None,
     progress: Progress = no_progress,
-) -> tuple[dict[str, Any], BetterRecipe | None]:
+) -> UnseenClasses:
     """Train without whole classes of images and see how the model does on them.
 
     A triplet that several trainings were asked about is answered by the mean of their margins.
-    Returns what the record holds, and another recipe to try for such classes, if one surely is
-    better.
     """
     examples = trainer.examples
     simple = make_map(examples)
@@ -334,58 +331,22 @@ def measure_unseen_classes(
     if test_features is not None:
         unit, trained_on = scale_to_unit_length(examples.features), np.unique(examples.rows)
         of_test = scale_to_unit_length(test_features)
-        test = _measure_novelty(unit[trained_on], first.is_held_out[trained_on], of_test)
+        test = Nearness.of(unit[trained_on], first.is_held_out[trained_on], of_test)
     asked_rows = np.flatnonzero(n_answers)
     asked = triplets.take(asked_rows)
     trained, of_map = (total[:, asked_rows] / n_answers[asked_rows]).astype(np.float32)
     frozen = triplet_margins(examples.features, asked.rows, FROZEN_DISTANCE)
     draws = np.zeros(len(asked), np.int64)
     better = _find_better_recipe(credit(trained), credit(frozen), credit(of_map), asked.rows, draws)
-    found = {
-        "groups_from": groups_from,
-        "n_groups": first.n_groups,
-        "n_rounds": len(rounds),
-        "n_held_out_classes": [each.n_held_out_classes for each, _ in rounds],
-        "n_held_out_images": int(np.any([each.is_held_out for each, _ in rounds], axis=0).sum()),
-        "trained": score_margins(trained, asked).to_dict(),
-        "frozen_cosine": score_margins(frozen, asked).to_dict(),
-        "map": score_margins(of_map, asked).to_dict(),
-        "test": test,
-    }
-    return found, better
-
-
-def _measure_novelty(
-    training: np.ndarray, is_held_out: np.ndarray, test: np.ndarray
-) -> dict[str, Any]:
-    """Return how far images are on average from the nearest training image, as the record has it.
-
-    Distances are 1 - cosine of frozen features of length 1, centered: what all training images
-    have in common makes all distances small, and the difference between known and unseen classes a
-    third as large as it can be. `is_held_out` says of each training image whether it is of a
-    held-out class.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    mean = training.mean(axis=0)
-    training, test = training - mean, test - mean
-
-    def mean_distance(to: np.ndarray, of: np.ndarray | None) -> float:
-        index = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(to)
-        # Without images of its own, each one's neighbour is another than itself.
-        return float(index.kneighbors(of)[0].mean())
-
-    known = mean_distance(training, None)
-    unseen = mean_distance(training[~is_held_out], training[is_held_out])
-    of_test = mean_distance(training, test)
-    # Where the test lies between new images of seen classes (0) and unseen classes (1).
-    novelty = 0.5
-    if unseen > known:
-        novelty = float(np.clip((of_test - known) / (unseen - known), 0.0, 1.0))
-    return {
-        "of_training": known,
-        "of_unseen_classes": unseen,
-        "of_test": of_test,
-        "n_test": len(test),
-        "novelty": novelty,
-    }
+    return UnseenClasses(
+        groups_from,
+        first.n_groups,
+        len(rounds),
+        tuple(each.n_held_out_classes for each, _ in rounds),
+        int(np.any([each.is_held_out for each, _ in rounds], axis=0).sum()),
+        Score.of_margins(trained, asked),
+        Score.of_margins(frozen, asked),
+        Score.of_margins(of_map, asked),
+        better,
+        test,
+    )

@@ -35,7 +35,6 @@ from tripletkit.errors import (
     SplitError,
     caution,
 )
-from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.record import InputsRecord, ModelRecord, VotesRecord
@@ -401,7 +400,7 @@ def _warn_of_left_out(data: TrainingSet) -> None:
         )
     if data.n_tied:
         logger.info("%s triplets on which people are tied are left out.", f"{data.n_tied:,}")
-    if len(data.val) > 0 and not chooses_epoch(len(data.val)):
+    if 0 < len(data.val) < defaults.MIN_VAL_TRIPLETS:
         caution(
             f"{len(data.val):,} validation triplets (by {data.by}) are too few to choose an epoch "
             "by or to say much, so the last epoch is kept. Give `val`, or a larger "

@@ -16,9 +16,9 @@ from tripletkit import defaults
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import (
     CandidateWorth,
+    PooledScore,
     RecipeWorth,
     compare_pooled,
-    score_pooled,
     weigh_images_alike,
 )
 from tripletkit.evaluation.validation import describe_alike
@@ -396,7 +396,7 @@ def _measure_worth(
             without = weigh_images_alike(images) @ credit(chosen.margins(others))
         yield CandidateWorth(
             candidate.name,
-            score_pooled(credit(margins[number]), images, draws),
+            PooledScore.of(credit(margins[number]), images, draws),
             float(weights.weights[number]),
             without,
         )
@@ -514,7 +514,7 @@ class SimplestTrainer(Trainer):
     def _compare(self, of_recipes: HeldOutAnswers) -> tuple[int, tuple[RecipeWorth, ...]]:
         """Return which recipe is taken, and what each is worth."""
         right, images, draws = credit(of_recipes.margins), of_recipes.images, of_recipes.draws
-        scores = [score_pooled(of_recipe, images, draws) for of_recipe in right]
+        scores = [PooledScore.of(of_recipe, images, draws) for of_recipe in right]
         best = int(np.argmax([score.accuracy for score in scores]))
         gaps = [compare_pooled(right[best], of_recipe, images, draws) for of_recipe in right]
         # Too few images for an interval cannot tell them apart, either.

@@ -25,7 +25,6 @@ from tripletkit.errors import (
     caution,
 )
 from tripletkit.evaluation.scoring import Score
-from tripletkit.evaluation.validation import chooses_epoch, score_embeddings
 from tripletkit.features.backbones import Backbone, get_backbone
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.extract import read_ahead
@@ -495,7 +494,7 @@ class PixelTrainer(Trainer):
                 training,
                 val_rows,
                 settings,
-                chooses_epoch=chooses_epoch(len(val_rows)),
+                chooses_epoch=len(val_rows) >= defaults.MIN_VAL_TRIPLETS,
                 on_epoch=lambda record: on_epoch(record, settings.epochs),
                 checkpoints=checkpoints,
             )
@@ -594,7 +593,7 @@ class FineTuneTrainer(PixelTrainer):
         val = self.place.data.val
         if len(val):
             embeddings = embed(head, self.examples.features)
-            score = score_embeddings(embeddings, val, self.settings.distance)
+            score = Score.of_embeddings(embeddings, val, self.settings.distance)
             logger.info("With the frozen backbone: validation accuracy %.4f.", score.accuracy)
             return score
         if self.model.record.pooled is not None:

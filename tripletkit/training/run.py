@@ -34,22 +34,16 @@ from tripletkit.errors import (
     WeakScoreWarning,
     caution,
 )
+from tripletkit.evaluation.classification import LabelScores
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.pooled import (
-    BetterRecipe,
     LearningCurve,
+    PooledScore,
     PooledValidation,
     compare_pooled,
-    score_pooled,
 )
 from tripletkit.evaluation.scoring import Score
-from tripletkit.evaluation.validation import (
-    LabelScores,
-    Validation,
-    classify_validation,
-    validate,
-    warn_of_features,
-)
+from tripletkit.evaluation.validation import UnseenClasses, Validation, warn_of_features
 from tripletkit.features.encoder import assign_weights, list_backbones, name_of
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.distribution_shift import ShiftDetector
@@ -92,8 +86,7 @@ class _Outcome:
 
     fitted: Fitted
     pooled: PooledValidation | None
-    unseen_classes: dict[str, Any] | None
-    better_if_unseen: BetterRecipe | None
+    unseen_classes: UnseenClasses | None
     curve: LearningCurve | None
     validation: Validation | None
     label_scores: LabelScores | None
@@ -250,10 +243,10 @@ def _fit(
     chosen = trainer.choose(held_out)
     trainer = chosen.trainer
     fitted = trainer.fit(on_epoch, stages)
-    unseen = better_if_unseen = curve = None
+    unseen = curve = None
     data = place.data
     if rounds is not None:
-        unseen, better_if_unseen = measure_unseen_classes(
+        unseen = measure_unseen_classes(
             trainer, data.train, rounds, place.test_features, stages("unseen classes")
         )
     if job.learning_curve:
@@ -267,7 +260,7 @@ def _fit(
             if not job.trains_backbone and not get_recipe(fitted.settings.recipe).is_chosen:
                 every = np.arange(len(trainer.examples.rows))
                 (of_map,) = make_map(trainer.examples).answer(every, data.val.rows)
-            validation = validate(
+            validation = Validation.of(
                 data,
                 embeddings,
                 before,
@@ -276,9 +269,9 @@ def _fit(
                 frozen_head=fitted.frozen_head,
                 is_from_scratch=job.is_from_scratch,
             )
-        label_scores = classify_validation(data, embeddings, before, distance)
+        label_scores = LabelScores.of(data, embeddings, before, distance)
     pooled = None if held_out is None else score_held_out(held_out, chosen)
-    return _Outcome(fitted, pooled, unseen, better_if_unseen, curve, validation, label_scores)
+    return _Outcome(fitted, pooled, unseen, curve, validation, label_scores)
 
 
 def _plan_unseen_classes(trainer: Trainer, job: Job) -> UnseenRounds | None:
@@ -307,7 +300,7 @@ def _save(
 ) -> ModelFolder:
     """Write a trained model with all that is to be known of it."""
     fitted, data, images = outcome.fitted, place.data, job.sources.images.folder
-    label_scores, pixels = outcome.label_scores, fitted.pixels
+    pixels = fitted.pixels
     encoder = pixels.encoder if pixels else place.encoder
     collection = pixels.collection if pixels else place.collection
     record = ModelRecord(
@@ -329,7 +322,7 @@ def _save(
         validation=outcome.validation,
         unseen_classes=outcome.unseen_classes,
         classes=None if data.labels is None else data.labels.classes,
-        classification=None if label_scores is None else label_scores.to_dict(),
+        classification=outcome.label_scores,
         pixels=None if pixels is None else pixels.record,
         pooled=outcome.pooled,
         learning_curve=outcome.curve,
@@ -361,7 +354,7 @@ def _warn_of(outcome: _Outcome, job: Job) -> None:
     if outcome.pooled is not None:
         _warn_of_weak_draws(outcome.pooled, outcome.fitted.settings.recipe)
     if outcome.unseen_classes is not None:
-        _warn_of_unseen_classes(outcome.unseen_classes, outcome.better_if_unseen)
+        _warn_of_unseen_classes(outcome.unseen_classes)
 
 
 def _warn_of_weak_score(validation: Validation, *, has_val_truth: bool) -> None:
@@ -414,10 +407,13 @@ def _warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
     )
 
 
-def _warn_of_unseen_classes(found: Mapping[str, Any], better: BetterRecipe | None) -> None:
-    trained, frozen = found["trained"]["accuracy"], found["frozen_cosine"]["accuracy"]
-    if better is not None and better.name == "map":
-        caution(f"on classes of images that training had not seen: {better}", WeakScoreWarning)
+def _warn_of_unseen_classes(found: UnseenClasses) -> None:
+    """Say plainly that training does not help on classes of images that it has not seen."""
+    trained, frozen = found.trained.accuracy, found.frozen.accuracy
+    if found.better is not None and found.better.name == "map":
+        caution(
+            f"on classes of images that training had not seen: {found.better}", WeakScoreWarning
+        )
     elif trained < frozen:
         caution(
             f"on classes of images that training had not seen, the trained embeddings "
@@ -471,7 +467,7 @@ def sweep(
         assert chosen[-1].margins is not None
         right.append(credit(chosen[-1].margins))
     scores = [
-        score_pooled(values, each.images, each.draws)
+        PooledScore.of(values, each.images, each.draws)
         for values, each in zip(right, answers, strict=True)
     ]
     best = max(range(len(scores)), key=lambda number: scores[number].accuracy)
@@ -548,7 +544,7 @@ def _tell_of_choice(answers: Sequence[HeldOutAnswers], right: Sequence[np.ndarra
         return lambda of_asked: of_asked[best]
 
     answered = replace(first, margins=np.stack(right)).cross_fit(choose)
-    score = score_pooled(answered, first.images, first.draws)
+    score = PooledScore.of(answered, first.images, first.draws)
     interval = "" if score.interval is None else f" (95% interval {score.interval})"
     logger.info(
         "The best of %d combinations, chosen by other images than those it is scored on: %.4f%s.",

@@ -1,9 +1,13 @@
-"""Recipes: the residual head, ensembles, compressed embeddings, and how all come back."""
+"""Heads of all recipes: what they give, run by NumPy as by Keras, and how all come back."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
+import re
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -11,21 +15,142 @@ from plain import triplet_margins, unit_vectors
 
 import tripletkit as tk
 from tripletkit import TripletkitError
-from tripletkit.model.head_layers import Scaling, embed
-from tripletkit.model.heads import build_model, frozen_scale, join_heads
+from tripletkit.model import head_layers
+from tripletkit.model.head_layers import NumpyHead, Scaling, embed, write_head
+from tripletkit.model.heads import build_model, frozen_scale
 from tripletkit.model.recipes import RECIPES, get_recipe
 from tripletkit.model.settings import Settings
 from tripletkit.training.head_trainer import HeadTrainer, _HeadTraining
 from tripletkit.training.trainer import Examples
 
-N_FEATURES = 20
+N_FEATURES = 40
+# Of the heads that are trained.
+N_TRAINED = 20
+RNG = np.random.default_rng(0)
+FEATURES = np.maximum(RNG.normal(size=(1500, N_FEATURES)), 0).astype(np.float32)
+HEADS = {
+    "mlp": Settings(hidden=16, dim=5),
+    "linear": Settings(recipe="linear", dim=5),
+    "residual": Settings(recipe="residual", dim=None, hidden=16),
+    "several": Settings(recipe="best", dim=None, hidden=16, members=3),
+    "with frozen features": Settings(
+        recipe="best", dim=None, hidden=16, members=2, frozen_share=0.2
+    ),
+    # Models four deep.
+    "compressed": Settings(recipe="best", dim=7, hidden=16, members=2, frozen_share=0.5),
+}
+
+
+def shake(head):
+    rng = np.random.default_rng(1)
+    head.set_weights(
+        [
+            rng.uniform(0.5, 2, w.shape) if w.ndim == 1 else rng.normal(0, 0.3, w.shape)
+            for w in head.get_weights()
+        ]
+    )
+    return head
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(head):
+        path = tmp_path / "head.weights.h5"
+        write_head(head, path)
+        return path
+
+    return write
+
+
+@pytest.fixture(params=HEADS)
+def head(request):
+    return shake(build_model(N_FEATURES, HEADS[request.param]))
+
+
+@pytest.mark.slow
+def test_embeddings_equal_those_of_keras(head, write):
+    path = write(head)
+    numpy_head, want = NumpyHead.read(path), embed(head, FEATURES)
+    assert numpy_head.output_shape == head.output_shape
+    np.testing.assert_allclose(embed(numpy_head, FEATURES), want, atol=1e-5 * np.abs(want).max())
+    zero = np.zeros((1, N_FEATURES), np.float32)
+    np.testing.assert_allclose(embed(numpy_head, zero), embed(head, zero), atol=1e-6)
+    assert np.isnan(embed(numpy_head, np.full_like(zero, np.nan))).all()
+    # An embedding is the same bits alone and among others.
+    together = embed(numpy_head, FEATURES)
+    order = RNG.permutation(len(FEATURES))
+    np.testing.assert_array_equal(embed(numpy_head, FEATURES[order]), together[order])
+    for row in (0, 1023, 1024, 1499):
+        np.testing.assert_array_equal(embed(numpy_head, FEATURES[row : row + 1])[0], together[row])
+    # The file stays one that Keras loads.
+    head.set_weights([np.zeros_like(w) for w in head.get_weights()])
+    head.load_weights(path)
+    np.testing.assert_array_equal(embed(head, FEATURES), want)
+
+
+def test_columns_of_the_features(write):
+    features = keras.Input((N_FEATURES,))
+    parts = [
+        keras.layers.Dense(3, activation="tanh")(features[:, :8]),
+        keras.layers.Average()([features[:, 8:24], features[:, 24:]]),
+    ]
+    head = keras.Model(features, keras.layers.Concatenate()(parts))
+    got = embed(NumpyHead.read(write(head)), FEATURES)
+    np.testing.assert_allclose(got, embed(head, FEATURES), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda x: keras.layers.Dense(3, activation="mish")(x), "expected an activation among"),
+        (lambda x: keras.layers.Reshape((4, 10))(x), "expected one of .*, got Reshape"),
+        (lambda x: x[:, ::2], "expected columns like"),
+    ],
+)
+def test_other_layers_are_left_to_keras(write, caplog, build, message):
+    features = keras.Input((N_FEATURES,))
+    with caplog.at_level(logging.WARNING, "tripletkit"):
+        assert NumpyHead.read(write(keras.Model(features, build(features)))) is None
+    assert "the head is run by TensorFlow, not by NumPy" in caplog.text
+    assert re.search(message, caplog.text)
+
+
+def test_a_head_that_gives_other_numbers_is_left_to_keras(write, caplog, monkeypatch):
+    monkeypatch.setitem(
+        head_layers._RUN, "UnitNormalization", lambda inputs, _arrays: inputs[0] * 1.001
+    )
+    head = shake(build_model(N_FEATURES, HEADS["mlp"]))
+    assert NumpyHead.read(write(head)) is None
+    assert "expected the embeddings that Keras gives, got others" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda steps: steps[0].update(kind="Unknown"),
+        lambda steps: steps[0].update(weights="layers/gone/"),
+        lambda steps: steps[0].pop("settings"),
+        lambda steps: steps[0].update(inputs=[9]),
+    ],
+)
+def test_a_list_that_cannot_be_run_is_refused(write, change):
+    path = write(shake(build_model(N_FEATURES, HEADS["mlp"])))
+    with h5py.File(path, "a") as file:
+        described = json.loads(file.attrs["tripletkit_layers"])
+        change(described["steps"])
+        file.attrs["tripletkit_layers"] = json.dumps(described)
+    with pytest.raises(TripletkitError, match=r"head.weights.h5: expected the layers of a head"):
+        NumpyHead.read(path)
+
+
+# --- trained ---
 
 
 @pytest.fixture
 def features():
     rng = np.random.default_rng(0)
-    kinds = rng.normal(size=(6, N_FEATURES)) * (np.arange(N_FEATURES) < 8)
-    return (kinds[np.arange(60) % 6] + rng.normal(size=(60, N_FEATURES)) + 3).astype(np.float32)
+    kinds = rng.normal(size=(6, N_TRAINED)) * (np.arange(N_TRAINED) < 8)
+    return (kinds[np.arange(60) % 6] + rng.normal(size=(60, N_TRAINED)) + 3).astype(np.float32)
 
 
 @pytest.fixture
@@ -65,7 +190,7 @@ def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows
     mixed = embed(train(features, rows, "residual", frozen_share=0.3), features)
     trained = embed(train(features, rows, "residual", frozen_share=0.0), features)
     unit = unit_vectors(features)
-    assert mixed.shape == (60, 2 * N_FEATURES)
+    assert mixed.shape == (60, 2 * N_TRAINED)
     np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1, rtol=1e-5)
     images = np.unique(rows)
     pairs = np.array([(a, b) for a in images for b in images])
@@ -110,36 +235,19 @@ def test_no_strength_is_no_step_and_full_strength_the_trained_one(features, rows
 
 @pytest.mark.slow
 def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(features, rows):
-    heads = [train(features, rows, "residual", seed=seed) for seed in (0, 1, 2)]
+    settings = settings_of("residual", members=3)
+    seeds = [settings.of_member(member).seed for member in range(3)]
+    assert seeds[0] == settings.seed and len(set(seeds)) == 3
+    options = {"frozen_share": 0.0, "strength": 1.0}
+    heads = [train(features, rows, "residual", seed=seed, **options) for seed in seeds]
+    ensemble = train(features, rows, "residual", members=3, **options)
 
     def squared(head):
         embeddings = embed(head, features)
         return ((embeddings[:30] - embeddings[30:]) ** 2).sum(axis=1)
 
     expected = np.mean([squared(head) for head in heads], axis=0)
-    np.testing.assert_allclose(squared(join_heads(heads)), expected, rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_members_differ_and_the_first_is_the_single_head(features, rows):
-    settings = settings_of("residual", members=3)
-    assert len({settings.of_member(member).seed for member in range(3)}) == 3
-    embeddings = embed(train(features, rows, "residual", members=2, frozen_share=0.0), features)
-    single = embed(train(features, rows, "residual", frozen_share=0.0), features)
-    np.testing.assert_allclose(embeddings[:, :N_FEATURES] * np.sqrt(2), single, atol=1e-6)
-    assert not np.allclose(embeddings[:, N_FEATURES:] * np.sqrt(2), single, atol=1e-3)
-
-
-@pytest.mark.slow
-def test_the_last_members_follow_the_source(features, rows):
-    settings = Settings.of_recipe("residual", members=5, mlp_members=2)
-    recipes = [settings.of_member(member).recipe for member in range(5)]
-    assert recipes == ["residual"] * 3 + ["mlp"] * 2
-    assert settings.of_member(4).epochs == RECIPES["mlp"].epochs
-    twice = dataclasses.replace(settings, epochs=2 * settings.epochs)
-    assert twice.of_member(4).epochs == 2 * RECIPES["mlp"].epochs
-    embeddings = embed(train(features, rows, "best", members=3, mlp_members=2), features)
-    assert embeddings.shape == (60, 2 * N_FEATURES + 2 * Settings().dim)
+    np.testing.assert_allclose(squared(ensemble), expected, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -166,7 +274,7 @@ def test_more_dimensions_than_embeddings_have_are_refused(features, rows):
         {"recipe": "residual"},
         {"recipe": "residual", "frozen_share": 0.0},
         {"recipe": "residual", "dim": 4},
-        {"recipe": "best", "members": 3, "mlp_members": 1},
+        {"recipe": "best", "members": 3},
         {"recipe": "best", "members": 2, "dim": 4},
     ],
 )
@@ -175,7 +283,7 @@ def test_weights_and_keras_files_give_the_same_bits(features, rows, tmp_path, gi
     head = HeadTrainer(Examples(features, rows), settings).fit().head
     embeddings = embed(head, features)
     head.save_weights(tmp_path / "head.weights.h5")
-    built = build_model(N_FEATURES, Settings(**dataclasses.asdict(settings)))
+    built = build_model(N_TRAINED, Settings(**dataclasses.asdict(settings)))
     built.load_weights(tmp_path / "head.weights.h5")
     np.testing.assert_array_equal(embed(built, features), embeddings)
     head.save(tmp_path / "head.keras")
