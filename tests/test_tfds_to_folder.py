@@ -83,7 +83,7 @@ def test_images_are_kept_byte_for_byte(script, make_builder, tmp_path, monkeypat
     monkeypatch.setattr(script, "open_builder", lambda name, _: {"small_set": builder}[name])
     monkeypatch.setattr(sys, "argv", ["tfds_to_folder.py", "small_set", str(tmp_path / "small")])
     script.main()
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().out.splitlines()[-2:] == [
         f"{tmp_path}/small/train: 7 images of 2 classes",
         f"{tmp_path}/small/test: 1 images of 1 classes, 1 without a label left out",
     ]
