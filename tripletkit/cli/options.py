@@ -82,8 +82,8 @@ def _read_weights(
     weights: dict[str | None, Path] = {}
     for text in given:
         name, is_named, file = text.partition("=")
-        is_named = is_named and (name in BACKBONES or is_network_name(name))
-        backbone, file = (name, file) if is_named else (None, text)
+        is_backbone = bool(is_named) and (name in BACKBONES or is_network_name(name))
+        backbone, file = (name, file) if is_backbone else (None, text)
         path = NAMED_FILE.convert(file, option, context)
         if backbone in weights:
             which = f" of {backbone}" if backbone else ""
