@@ -14,6 +14,7 @@ import argparse
 import atexit
 import base64
 import hashlib
+import html
 import io
 import json
 import os
@@ -26,7 +27,6 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -357,31 +357,11 @@ def flatten(value: Any, place: str = "") -> str:
     return "".join(flatten(each, name) for name, each in below)
 
 
-class _PageText(HTMLParser):
-    """The text of a page, without its figures, styles and scripts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.hidden: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag in ("svg", "style", "script"):
-            self.hidden.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if self.hidden and tag == self.hidden[-1]:
-            self.hidden.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not self.hidden and data.strip():
-            self.words.append(" ".join(data.split()))
-
-
 def read_page(page: str) -> str:
-    parser = _PageText()
-    parser.feed(page)
-    return "\n".join(parser.words)
+    """Return the text of a page, without its figures, styles and scripts."""
+    shown = re.sub(r"<(svg|style|script)\b.*?</\1>", "", page, flags=re.DOTALL)
+    texts = (" ".join(html.unescape(each).split()) for each in re.split(r"<[^>]*>", shown))
+    return "\n".join(filter(None, texts))
 
 
 # --- the small form that is kept ---
