@@ -319,3 +319,40 @@ def test_pixels_of_open_clip_and_timm_are_those_of_torchvision(
 
     (tmp_path / name).write_text(json.dumps(config))
     assert_pixels(tmp_path, prepare, photos)
+
+
+TIMM = (
+    "resnet50.a1_in1k",
+    "vit_small_patch14_dinov2.lvd142m",
+    "vit_base_patch16_siglip_224.webli",
+    "convnext_tiny.fb_in22k",
+    "efficientnet_b0.ra_in1k",
+    "inception_v3.tv_in1k",
+)
+OPEN_CLIP = (
+    {},
+    {"resize_mode": "squash", "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
+    {"resize_mode": "shortest", "interpolation": "bilinear"},
+)
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_pixels_are_those_of_timm_itself(photos, tmp_path, name):
+    timm = pytest.importorskip("timm")
+    from timm.data import create_transform, resolve_data_config
+
+    given = timm.models.get_pretrained_cfg(name).to_dict()
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": given}, default=str))
+    transform = create_transform(**resolve_data_config(pretrained_cfg=given))
+    assert_pixels(tmp_path, lambda image: transform(image.convert("RGB")).numpy(), photos)
+
+
+@pytest.mark.parametrize("config", OPEN_CLIP, ids=str)
+def test_pixels_are_those_of_open_clip_itself(photos, tmp_path, config):
+    open_clip = pytest.importorskip("open_clip")
+    how = {key: config.get(key) for key in ("mean", "std", "resize_mode", "interpolation")}
+    model = {"vision_cfg": {"image_size": 223}}
+    whole = json.dumps({"model_cfg": model, "preprocess_cfg": config})
+    (tmp_path / "open_clip_config.json").write_text(whole)
+    transform = open_clip.image_transform(223, is_train=False, **how)
+    assert_pixels(tmp_path, lambda image: transform(image.convert("RGB")).numpy(), photos)
