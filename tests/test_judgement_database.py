@@ -170,6 +170,19 @@ def test_nothing_is_added_to_a_damaged_file(asked):
         assert database.path.read_bytes() == damaged
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("key", "[]"), ("key", "00"), ("key", ""), ("key", b"\xff"), ("owner", ""), ("open", "")],
+)
+def test_a_database_without_its_secrets_is_not_served(asked, key, value):
+    database = asked[0]
+    with database.writing() as connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+    database.close()
+    with pytest.raises(JudgementsError, match="damaged"):
+        JudgementDatabase(database.path)
+
+
 def test_an_empty_file_is_what_a_killed_start_leaves(tmp_path):
     path = tmp_path / "j.sqlite"
     path.touch()

@@ -107,22 +107,25 @@ class JudgementDatabase:
         self.path = path
         self._local = threading.local()
         self._write = threading.RLock()
-        self._check_whole()
-        facts = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
+        facts = self._read_facts()
         self.id, self.key = facts["database"], bytes.fromhex(facts["key"])
         self.owner_token, self.open_token = facts["owner"], facts["open"]
 
-    def _check_whole(self) -> None:
-        """Refuse a damaged file: what is added to one may be lost."""
+    def _read_facts(self) -> dict[str, str]:
+        """Refuse a damaged file, as what is added to one may be lost, and one without secrets."""
         try:
             (found,) = self.connection.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.Error as error:
+            facts = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
+            if len(bytes.fromhex(facts["key"])) != 32 or not (facts["owner"] and facts["open"]):
+                found = "a secret is missing"
+        except (sqlite3.Error, ValueError, TypeError) as error:
             found = str(error)
         if found != "ok":
             raise JudgementsError(
                 f"{self.path}: damaged, so nothing is added to it: {found}. Take a copy that is "
                 "whole"
             )
+        return facts
 
     @property
     def connection(self) -> sqlite3.Connection:
