@@ -589,8 +589,8 @@ def deny(world: World) -> Iterator[Row]:
                 row.n_refused += code != 0
                 if "Traceback" in said or code not in (0, 1, 2):
                     row.problems["traceback"].append(f"{command}: {code}: {said[-300:]}")
-                needs_room = command in READING and "no room" not in said
-                if code and (needs_room or "Error: " not in said):
+                has_room = "no room" not in said and "disk I/O error" not in said
+                if code and ("Error: " not in said or (command in READING and has_room)):
                     row.problems["wrong"].append(f"{command}: {said[-200:]}")
                 left = list(seen.iterdir())
                 # A study and an extraction are gone on with.
@@ -780,11 +780,11 @@ def _read_answers(data: bytes) -> str | None:
 
 
 def _read_truth(data: bytes) -> str | None:
-    """Read truth: 1 or 0, no more than lines."""
+    """Read truth: 1, 0 or undecided (-1), no more than lines."""
     truth = read_truth(io.BytesIO(data))
     if len(truth) > len(data.splitlines()):
         return "more rows than lines"
-    return None if np.isin(truth.labels, (0, 1)).all() else "labels other than 0 and 1"
+    return None if np.isin(truth.labels, (0, 1, -1)).all() else "labels other than these"
 
 
 def damage_texts(world: World) -> Iterator[Row]:

@@ -420,3 +420,12 @@ def test_check_answers_of_the_sample_of_the_competition(shared):
     assert found.consistency.n_mirrored == 136
     assert found.consistency.n_mirrored_broken > 60  # it answers them by chance
     assert found.n_knots > 1000
+
+
+@pytest.mark.parametrize("word", ["tie", "nan"])
+def test_rows_of_the_truth_that_are_left_out_are_told(tripletkit, tmp_path, word):
+    (tmp_path / "answers.txt").write_text("1\n0\n1\n")
+    (tmp_path / "truth.csv").write_text(f"label\n1\n0\n{word}\n")
+    result = tripletkit("score", tmp_path / "answers.txt", tmp_path / "truth.csv", code=0)
+    assert "2 of 2 right" in result.stdout
+    assert "1 undecided" in result.stderr

@@ -409,9 +409,10 @@ class _TableRows:
         note = f"answers from column `{self.table.headings[place]}`: {meaning}"
         labels = np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[places]
         is_told = bool(named) and is_judged
-        if is_told and not roles.is_trial:
+        if not roles.is_trial:
             of_good = labels[self.is_good]
-            note += f"; {int((of_good == SECOND).sum()):,} of {len(of_good):,} rows turned"
+            if is_told:
+                note += f"; {int((of_good == SECOND).sum()):,} of {len(of_good):,} rows turned"
             if n_tied := int((of_good == UNDECIDED).sum()):
                 note += f"; {n_tied:,} undecided"
         if is_told or not set(texts) <= {"0", "1"}:
