@@ -389,12 +389,11 @@ class Model:
             ModelFolderError: if nothing was trained.
             OutputError: if something cannot be written, or would replace something it may not.
         """
-        from tripletkit.model.export import check_export_folder, export_networks, export_onnx
+        from tripletkit.model.export import export_model
 
         folder = self._need_folder("a backbone alone is not exported")
-        place, outputs = Path(output), Outputs(overwrite=overwrite)
-        check_export_folder(place, outputs, as_onnx=onnx)
-        paths = (export_onnx if onnx else export_networks)(folder, place, self.encoder, outputs)
+        outputs = Outputs(overwrite=overwrite)
+        paths = export_model(folder, Path(output), self.encoder, outputs, as_onnx=onnx)
         for path in paths:
             logger.info("Wrote %s.", path)
         inputs = list(self.encoder.pixel_inputs.values())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,51 +44,49 @@ _ONNX_FORMS = {
 }
 
 
-def check_export_folder(folder: Path, outputs: Outputs, *, as_onnx: bool = False) -> None:
-    """Refuse a folder that cannot take the exported files."""
-    outputs.files_in(folder, _ONNX_FORMS if as_onnx else _KERAS_FORMS)
-
-
-def export_networks(
-    model: ModelFolder, folder: Path, encoder: Encoder, outputs: Outputs
+def export_model(
+    model: ModelFolder, folder: Path, encoder: Encoder, outputs: Outputs, *, as_onnx: bool = False
 ) -> list[Path]:
-    """Write encoder and triplet network as Keras files; each appears whole or not at all."""
+    """Write encoder and triplet network as Keras files, or encoder and head as ONNX files.
 
-    if why := _why_no_encoder(encoder):
-        raise OutputError(f"{folder}: expected a network that Keras can build, but {why}")
-    network = _build_encoder(model, encoder)
-    networks = {_ENCODER_FILE: network, _TRIPLET_FILE: _build_triplet_network(network)}
-    with outputs.write_files(folder) as partial:
-        for name, written in networks.items():
-            written.save(partial / name)
-    return [folder / name for name in networks]
-
-
-def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder, outputs: Outputs) -> list[Path]:
-    """Write encoder and head as ONNX files; each appears whole or not at all.
-
-    The encoder takes images as that of `export_networks` does, float32, and gives `embedding`;
-    the head takes `features`. Beside it stands how images are to be resized, where one form of
-    them is enough, as `preprocessor_config.json` of transformers. Of a model whose features come
-    from an ONNX file, or are given, there is only the head.
+    They appear whole or not at all. The ONNX encoder takes images as Keras's does, float32, and
+    gives `embedding`; the head takes `features`. Beside it stands how images are to be resized,
+    where one form of them is enough, as `preprocessor_config.json` of transformers. Of a model
+    whose features come from an ONNX file, or are given, there is only the head.
     """
+    outputs.files_in(folder, _ONNX_FORMS if as_onnx else _KERAS_FORMS)
+    why = _why_no_encoder(encoder)
+    files = _make_onnx(model, encoder, why) if as_onnx else {}
+    if not as_onnx:
+        if why:
+            raise OutputError(f"{folder}: expected a network that Keras can build, but {why}")
+        network = _build_encoder(model, encoder)
+        files = {_ENCODER_FILE: network.save}
+        files[_TRIPLET_FILE] = _build_triplet_network(network).save
+    with outputs.write_files(folder) as unfinished:
+        for name, write in files.items():
+            write(unfinished / name)
+    return [folder / name for name in files]
+
+
+def _make_onnx(
+    model: ModelFolder, encoder: Encoder, why_no_encoder: str
+) -> dict[str, Callable[[Path], object]]:
     from tripletkit.features.onnx_writer import make_onnx_model
 
-    head = make_onnx_model(model.load_head(), "embedding", input_names=["features"])
-    made = {_ONNX_HEAD_FILE: head.SerializeToString()}
-    if why := _why_no_encoder(encoder):
-        logger.info("Only the head is written: %s", why)
+    made = {}
+    if why_no_encoder:
+        logger.info("Only the head is written: %s", why_no_encoder)
     else:
         network = _build_encoder(model, encoder)
         names = [tensor.name for tensor in network.inputs]
         written = make_onnx_model(network, "embedding", input_names=names)
-        made = {_ONNX_ENCODER_FILE: written.SerializeToString(), **made}
-        if (config := _describe_images(encoder)) is not None:
-            made[CONFIG_FILE] = config
-    with outputs.write_files(folder) as partial:
-        for name, content in made.items():
-            (partial / name).write_bytes(content)
-    return [folder / name for name in made]
+        made[_ONNX_ENCODER_FILE] = written.SerializeToString()
+    head = make_onnx_model(model.load_head(), "embedding", input_names=["features"])
+    made[_ONNX_HEAD_FILE] = head.SerializeToString()
+    if not why_no_encoder and (config := _describe_images(encoder)) is not None:
+        made[CONFIG_FILE] = config
+    return {name: partial(Path.write_bytes, data=content) for name, content in made.items()}
 
 
 def _describe_images(encoder: Encoder) -> bytes | None:
