@@ -91,6 +91,30 @@ def test_what_cblearn_reads_is_read():
         assert decided(tk.read_judgements(frame, names=POOL)) == TRIPLETS
 
 
+def test_what_datasets_writes_is_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    frame = pd.DataFrame(TRIPLETS, columns=["anchor", "positive", "negative"])
+    judged = datasets.Dataset.from_pandas(frame)
+    judged.to_csv(tmp_path / "t.csv")
+    judged.to_json(tmp_path / "t.jsonl")
+    judged.to_json(tmp_path / "t.json", lines=False)
+    judged.to_parquet(tmp_path / "t.parquet")
+    for path in tmp_path.glob("t.*"):
+        assert decided(tk.read_judgements(path)) == TRIPLETS
+    kinds = datasets.Features({"file_name": datasets.Value("string"),
+                               "label": datasets.ClassLabel(names=["cat", "dog"])})  # fmt: skip
+    labels = datasets.Dataset.from_dict({"file_name": POOL, "label": [0, 1, 0, 1, 0]}, kinds)
+    labels.to_csv(tmp_path / "metadata.csv")
+    labels.to_json(tmp_path / "metadata.jsonl")
+    labels.to_parquet(tmp_path / "metadata.parquet")
+    for path in tmp_path.glob("metadata.*"):
+        assert tk.read_labels(path) == dict(zip(POOL, "01010", strict=True))
+    images = {"image": [{"bytes": b"x", "path": name} for name in POOL], "label": [0] * len(POOL)}
+    datasets.Dataset.from_dict(images).to_parquet(tmp_path / "images.parquet")
+    with pytest.raises(TripletkitError, match="the column image holds images themselves"):
+        tk.read_labels(tmp_path / "images.parquet")
+
+
 # What stands for the first image, the second, and neither.
 VALUES = [
     ("1", "0", "tie"), ("1", "2", "?"), ("1", "-1", "can't tell"), ("1.0", "0.0", "0.5"),
