@@ -173,6 +173,7 @@ def _import_everything() -> None:
 def _serve(errors: Path, modules: str) -> None:
     if tiny.WEIGHTS_VARIABLE in os.environ:
         tiny.register()
+        tiny.shorten_trainings()
     if modules == "everything":
         _import_everything()
     else:

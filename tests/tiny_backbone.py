@@ -89,6 +89,11 @@ def register_other() -> Backbone:
     return register(OTHER_NAME, "build_other", reverse_channels=True, **how)
 
 
+def shorten_trainings() -> None:
+    """Do in a process of its own what the fixture `short_trainings` does within one."""
+    defaults.MAX_DRAW_ROUNDS, defaults.MAX_EPOCHS = 1, 10
+
+
 def unregister() -> None:
     for name in (NAME, OTHER_NAME):
         BACKBONES.pop(name, None)
@@ -117,8 +122,7 @@ if __name__ == "__main__":
     from tripletkit.cli.main import tripletkit
 
     register()
-    # As in tests within one process; see `short_trainings`.
-    defaults.MAX_DRAW_ROUNDS, defaults.MAX_EPOCHS = 1, 10
+    shorten_trainings()
     if (trap := os.environ.get(TRAP_VARIABLE)) is not None:
         # The modules of that room import Keras.
         if trap.startswith("tripletkit.training."):
