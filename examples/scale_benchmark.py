@@ -87,7 +87,7 @@ def measure(folder: Path, about: dict[str, Any], size: int) -> dict[str, Any]:
     def answer() -> np.ndarray:
         images = rng.choice(size, min(N_ASKED, size), replace=False)
         questions = rng.integers(0, len(images), (N_QUESTIONS, 3))
-        return triplet_margins(dataset.rows[images], questions, FROZEN_DISTANCE)
+        return triplet_margins(dataset.values[images], questions, FROZEN_DISTANCE)
 
     figures["predict_100000_s"] = timed(answer)[1]
     return figures
