@@ -327,3 +327,16 @@ def test_injected_positives_come_along_with_their_class():
         wanted = positives[batch.images[:6]]
         assert set(wanted[wanted >= 0]) <= set(batch.images)
         np.testing.assert_array_equal(batch.labels, labels[batch.images])
+
+
+def test_hardest_positives_are_those_of_training_and_looked_for_as_often_as_asked():
+    labels = np.array([0, 0, 0, 1, 1, 0], np.int32)
+    settings = Settings(mining="batch-hard", inject_positives=True, refresh=3)
+    batches = Batches(np.arange(5), labels, settings)
+    found = []
+    for epoch in range(7):
+        # The third image moves away; the last one is not learned from.
+        embeddings = np.array([[0], [1], [2 - epoch], [0], [1], [9]], np.float32)
+        batches.find_positives(epoch, lambda embeddings=embeddings: embeddings, "l2")
+        found.append(batches.positives.tolist())
+    assert found == 3 * [[2, 0, 0, 4, 3, -1]] + 3 * [[1, 2, 1, 4, 3, -1]] + [[2, 2, 1, 4, 3, -1]]

@@ -294,8 +294,10 @@ class FineTuning(Job):
                 "model", f"{path}: its backbone was trained from scratch, as a whole."
             )
         if record.inputs.votes is not None or self.sources.has_votes:
+            judged = self.sources.judgements if self.sources.has_votes else None
+            where = path if judged is None else judged.source
             raise SettingsError(
-                "triplets", f"{path}: expected triplets without votes, which fine-tuning ignores."
+                "triplets", f"{where}: fine-tuning takes no votes: expected triplets without votes."
             )
         backbone = encoder.parts[0].backbone
         if not 1 <= self.blocks <= len(backbone.blocks):
