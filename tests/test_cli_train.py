@@ -224,6 +224,10 @@ def test_bad_images_fail_or_are_left_out(train, write, tmp_path, toy_competition
     record = read_record(tmp_path / "m")
     assert (record["n_images"], record["n_bad_images"]) == (41, 2)
     assert record["split"]["n_train"] + record["split"]["n_val"] < 401
+    (tmp_path / "unread.txt").write_text("p01.png nobody none\n")
+    asked = ("--test", tmp_path / "unread.txt", "--unseen-classes", 0.3, "--force")
+    unread = train("--on-bad-image", "skip", *asked, triplets=triplets, images=images, code=1)
+    assert "expected an image of the test that can be read, got none" in unread.stderr
 
 
 def test_a_place_that_is_no_model_is_refused_before_anything_slow(

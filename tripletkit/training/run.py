@@ -211,6 +211,8 @@ def _open_workplace(
     if test is not None:
         of_test = encoder.load(test, store, progress=stages("features"))
         test_features = of_test.features[of_test.is_usable()]
+        if not len(test_features):
+            raise SplitError("expected an image of the test that can be read, got none")
     data = data.keep_usable(collection.is_usable())
     if not len(data.train):
         cause = " after leaving out bad images" if collection.problems else ""
