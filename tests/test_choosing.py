@@ -237,7 +237,7 @@ def test_the_curve_asks_the_random_share_alone_and_never_what_was_learned(monkey
 
     committee = choosing._Committee([embeddings], "l2", 1.0)
     monkeypatch.setattr(choosing, "_train_committee", lambda *given: committee)
-    points = choosing._measure_curve(judgements, rows, Votes(), None, 0)
+    points, found = choosing._measure_curve(judgements, rows, Votes(), None, 0)
     assert [len(rows) for rows in learned] == [25, 50, 100] * 3
     left_out = [set(range(n)) - rows for rows in learned[2::3]]
     assert sorted(set.union(*left_out)) == np.flatnonzero(is_random).tolist()
@@ -245,6 +245,8 @@ def test_the_curve_asks_the_random_share_alone_and_never_what_was_learned(monkey
     assert [p["n_questions"] for p in points] == [25, 50, 100]
     margins = triplet_margins(embeddings, rows[is_random], "l2")
     assert points[-1]["accuracy"] == pytest.approx(np.mean(margins > 0))
+    np.testing.assert_allclose(found[is_random], margins)
+    assert np.isnan(found[~is_random]).all()
 
 
 @pytest.fixture
@@ -277,6 +279,9 @@ def test_it_chooses_what_it_is_unsure_of(collected, way):
     about = found["about"] | choosing._measure_model(task, features, 120)
     assert about["n_random"] == int(tk.read_judgements(database.path).decided().is_random.sum())
     assert len(about["curve"]) == 3
+    for hard in about["hardest"]:
+        assert hard["votes"][0] > hard["votes"][1]
+        assert len({hard["anchor"], hard["chosen"], hard["other"]}) == 3
     json.dumps(about)
     model = database.add_model(120, about, questions)
     answer_all(database, asker, "anna", by_label(LABELS), n=30)

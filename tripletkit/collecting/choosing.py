@@ -70,6 +70,7 @@ _DISTANCE = "cosine"
 _N_FOLDS = 3
 _SHARES = (0.25, 0.5, 1.0)
 _MIN_RANDOM = 30
+_N_HARDEST = 12
 
 # Answers after which the questions are chosen anew.
 _RETRAIN_EVERY = 100
@@ -418,19 +419,27 @@ def _choose_next(task: _Task, features: np.ndarray, n_answers: int) -> dict[str,
 def _measure_model(
     task: _Task, features: np.ndarray, n_answers: int, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Return the learning curve, as plain JSON values."""
+    """Return the learning curve and the hardest questions, as plain JSON values."""
     judgements, rows, votes = _read_usable(task, features)
     assert judgements.is_random is not None, "a database has it"
     n_random = int(judgements.is_random.sum())
     if n_random < _MIN_RANDOM:
         return {"n_random": n_random}
     seed = defaults.SEED + n_answers
-    curve = _measure_curve(judgements, rows, votes, features, seed, progress)
+    curve, margins = _measure_curve(judgements, rows, votes, features, seed, progress)
+    # Those of the random share that heads get most wrong.
+    wrong = np.argsort(margins)[: (margins < 0).sum()][:_N_HARDEST]
+    images = task.image_numbers[rows[wrong]].tolist()
+    given = np.stack([votes.for_first, votes.for_second], axis=1)[wrong].tolist()
     return {
         "curve": curve,
         "n_random": n_random,
         "more": task.n_more,
         "after_more": _extrapolate(curve, task.n_more),
+        "hardest": [
+            {"anchor": anchor, "chosen": chosen, "other": other, "votes": both}
+            for (anchor, chosen, other), both in zip(images, given, strict=True)
+        ],
     }
 
 
@@ -441,11 +450,12 @@ def _measure_curve(
     features: np.ndarray,
     seed: int,
     progress: Progress = no_progress,
-) -> _Curve:
+) -> tuple[_Curve, np.ndarray]:
     """Measure the accuracy after parts of the answers and after all, by cross-validation.
 
     The random share is parted; each part is asked of heads trained on all other answers, or on so
-    much of them. An image may be in both, as when new questions are about the same images.
+    much of them. An image may be in both, as when new questions are about the same images. Returns
+    also the margins of heads that learned all others, NaN off the random share.
     """
     rng = np.random.default_rng(seed)
     is_random, weights = judgements.is_random, judgements.weights
@@ -470,7 +480,7 @@ def _measure_curve(
         interval = wilson_interval(accuracy * n_alike, n_alike)
         point = {"n_questions": round(n), "accuracy": accuracy}
         curve.append(point | {"low": interval.low, "high": interval.high})
-    return curve
+    return curve, margins[-1]
 
 
 def _extrapolate(curve: _Curve, n_more: int) -> float | None:

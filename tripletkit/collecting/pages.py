@@ -139,9 +139,12 @@ class Site:
                 abort(403, self.study.say("consent"))
         return view(judge)
 
-    def _as_owner(self, view: Callable[..., Any], **given: Any) -> Any:
+    def _is_owner(self) -> bool:
         cookie = request.cookies.get(f"tripletkit-owner-{self.database.id}", "")
-        if not is_same(cookie, self.database.owner_token):
+        return is_same(cookie, self.database.owner_token)
+
+    def _as_owner(self, view: Callable[..., Any], **given: Any) -> Any:
+        if not self._is_owner():
             abort(403)
         if request.method == "POST":
             problem = "This page is an old one. Open the owner's link again."
@@ -251,7 +254,7 @@ class Site:
 
     def image(self, number: int, size: str) -> Response:
         """Send an image in one of three sizes."""
-        if not self._known_judges():
+        if not self._known_judges() and not self._is_owner():
             abort(403)
         if number not in self.paths or size not in _SIZES_PX:
             abort(404)
