@@ -176,6 +176,9 @@ def test_rows_are_read_by_need_and_damage_is_told(run, images, tmp_path, monkeyp
         lambda table: table.set_column(0, "name", pa.array(range(len(table)))),
         lambda table: table.set_column(2, "vector", pa.array([[0.5]] * len(table))),
         lambda table: table.replace_schema_metadata({b"tripletkit": b"[]"}),
+        lambda table: table.replace_schema_metadata(
+            {b"tripletkit": table.schema.metadata[b"tripletkit"].replace(b"features", b"others", 1)}
+        ),
         lambda table: table.replace_schema_metadata(None),
     ],
 )

@@ -55,6 +55,18 @@ def test_an_answer_that_does_not_fit_is_refused(asked, tmp_path):
         assert database.add_answer(judge, answer) == "new"
 
 
+def test_a_judge_cannot_answer_for_another(asked):
+    database, asker, anna = asked
+    ben = database.add_judge("ben")
+    screen = asker.screens(anna.id)[0].id
+    with pytest.raises(JudgementsError, match="no such screen for this judge"):
+        database.add_answer(ben.id, sent(screen))
+    assert database.add_answer(anna.id, sent(screen)) == "new"
+    with pytest.raises(JudgementsError, match="another screen"):
+        database.add_answer(ben.id, sent(asker.screens(ben.id)[0].id))
+    assert database.n_answers() == 1
+
+
 def test_undo_is_a_fact_and_the_screen_is_asked_again(asked):
     database, asker, judge = asked
     first, second = asker.screens(judge.id)[:2]

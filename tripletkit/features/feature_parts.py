@@ -14,6 +14,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -189,8 +190,9 @@ def _find_kept(folder: Path, key: str) -> Path | None:
     """Return the kept file of a network if it is whole: its name holds the hash of its content."""
     for path in sorted(folder.glob(f"{key}-*.onnx")):
         if _is_kept(path):
-            # Pruning goes by when it was used last.
-            os.utime(path)
+            # Pruning goes by when it was used last. In a store of others that cannot be noted.
+            with suppress(OSError):
+                os.utime(path)
             return path
     return None
 

@@ -460,7 +460,9 @@ def _check_schema(path: Path, schema: Any) -> None:
     try:
         about = json.loads((schema.metadata or {})[_ABOUT])
         is_known = about["format_version"] == _FORMAT
-        is_whole = schema.remove_metadata().equals(_schema(about)) if is_known else True
+        is_whole = not is_known or (
+            isinstance(about["features"], dict) and schema.remove_metadata().equals(_schema(about))
+        )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FeatureFileError(f"{path}: expected a file that `extract` wrote") from error
     if not is_known:
@@ -524,14 +526,14 @@ def _write_table(folder: Path, table: Any) -> None:
 def _read_dataset(folder: Path) -> GivenFeatures:
     """Return the features in a folder that `extract` wrote."""
     parts = list_parts(folder)
-    if not parts:
+    every = [name for part in parts for name in part.names]
+    if not every:
         raise FeatureFileError(
             f"{folder}: expected a folder of features as `extract` writes it, there are none"
         )
     digest = hashlib.sha256(_about_bytes(parts[0].about))
     for part in parts:
         digest.update(_as_bytes(part.names) + b"".join(each or b"\0" for each in part.contents))
-    every = [name for part in parts for name in part.names]
     _check_distinct(str(folder), every)
     names = [
         name
