@@ -281,10 +281,8 @@ def _join_trials(asked: Triplets | None, of_truth: Triplets | None) -> Triplets 
 def _take_random_share(
     answers: Answers, database: Judgements
 ) -> tuple[Answers, np.ndarray, Votes, np.ndarray]:
-    """Return the answers to questions of the random share, what most judges said, votes, weights.
-
-    Answers that do not hold their questions are taken for those of `predict` on the database.
-    """
+    """Return answers to the random share, what most judges said, votes, weights; answers without
+    questions are taken for those of `predict` on the database."""
     judgements, source = database.decided(), database.source
     votes, is_random, weights = judgements.votes, judgements.is_random, judgements.weights
     if votes is None or is_random is None or weights is None:

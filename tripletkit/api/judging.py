@@ -354,10 +354,9 @@ def _members(model: Model, vectors: np.ndarray, way: str) -> list[np.ndarray]:
 
 
 def _split_members(embeddings: np.ndarray, settings: Settings, n_features: int) -> list[np.ndarray]:
-    """Return the embeddings of each member of a model; all as one where they cannot be told apart.
+    """Return the embeddings of each member; all as one where they cannot be told apart.
 
-    They stand side by side in an embedding, behind the frozen features where these have a share,
-    which then every member gets too.
+    Frozen features, if they have a share, stand in front of them and go to every member.
     """
     # Members that were compressed together cannot be told apart.
     if settings.members < 2 or settings.is_compressed:

@@ -51,10 +51,7 @@ class _FineTuneSettings(TypedDict, total=False):
 
 
 class _TrainSettings(_FineTuneSettings, EncoderOptions, total=False):
-    """The settings of a training; `tripletkit settings` says what each is and may be.
-
-    And how the features of its backbones are taken; see `pretrained`.
-    """
+    """Settings of a training (`tripletkit settings`) and of its features (`pretrained`)."""
 
     recipe: Literal["mlp", "linear", "residual", "best"] | str
     members: int

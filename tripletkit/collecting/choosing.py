@@ -96,10 +96,8 @@ _Curve = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class _Committee:
-    """Several heads trained on the same answers, each with `(n_images, n_dims)` embeddings.
-
-    At a margin of `temperature`, in units of the `distance`, the odds of an answer are e to 1.
-    """
+    """Several heads trained on the same answers, each with `(n_images, n_dims)` embeddings; at a
+    `distance` margin of `temperature` the odds of an answer are e to 1."""
 
     embeddings: Sequence[np.ndarray]
     distance: str
@@ -216,10 +214,8 @@ def _question_keys(rows: np.ndarray) -> np.ndarray:
 def _expect_answers(
     measures: np.ndarray, was_answered: np.ndarray, candidates: np.ndarray
 ) -> np.ndarray | float:
-    """Return the chance that a judge can answer each candidate, 0 to 1.
-
-    It is learned from what judges could answer, or could not, by `_measure_nearness`: nobody can
-    tell where both images are far, or alike. With too few of a kind all candidates are alike.
+    """Return the chance that a judge can answer each candidate, learned by `_measure_nearness`:
+    nobody can where both images are far, or alike. With too few of a kind all candidates are alike.
     """
     n_answered = int(was_answered.sum())
     if min(n_answered, len(was_answered) - n_answered) < _FEWEST_OF_A_KIND:
@@ -484,11 +480,8 @@ def _measure_curve(
 
 
 def _extrapolate(curve: _Curve, n_more: int) -> float | None:
-    """Return the accuracy to expect after so many more answers; None if nothing tells.
-
-    The error is taken to fall by a power of the number of answers, which is fitted to the points,
-    and never above 1 (Cortes and others. Learning curves. NIPS 1993).
-    """
+    """Return the accuracy after so many more answers, by a fitted power of their number, never
+    above 1 (Cortes and others. Learning curves. NIPS 1993); None if nothing tells."""
     errors = np.array([1 - point["accuracy"] for point in curve])
     sizes = np.array([point["n_questions"] for point in curve], dtype=np.float64)
     if len(sizes) < 2 or (errors <= 0).any() or (np.diff(sizes) <= 0).any():

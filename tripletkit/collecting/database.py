@@ -199,10 +199,7 @@ class JudgementDatabase:
     # Images and judges
 
     def add_images(self, names: Sequence[str]) -> dict[str, int]:
-        """Give images without a number one, and return those of the given names.
-
-        Their order is by chance, of which the key is the start: numbers tell nothing of names.
-        """
+        """Number images by chance (`key` is the start), as numbers must tell nothing of names."""
         with self.writing() as connection:
             known = {name for (name,) in connection.execute("SELECT name FROM images")}
             new = [name for name in names if name not in known]
@@ -268,10 +265,7 @@ class JudgementDatabase:
     def add_answer(
         self, judge: int, fields: object, answered_at: str | None = None
     ) -> Literal["new", "known", "taken"]:
-        """Keep what a page sent, which is on the disk when the transaction ends.
-
-        It is `new`; `known`, if the same was sent before; or `taken`, if its screen has another.
-        """
+        """Keep what a page sent on disk: `new`, `known`, or `taken` if its screen has another."""
         answer = _check_answer(fields)
         sent = {name: answer[name] for name in ("client_id", "screen", "side", "method")}
         with self.writing():
@@ -298,10 +292,8 @@ class JudgementDatabase:
         return "new"
 
     def undo(self, judge: int, undo_id: object) -> int | None:
-        """Take a judge's last answer back; it stays in the database, with the time of this.
-
-        Returns its screen, also where this `undo_id` has come before; None where there is none.
-        """
+        """Take a judge's last answer back, but keep it; return its screen, also for a known
+        `undo_id`."""
         _check_id(undo_id, "undo_id")
         with self.writing():
             found = self._one(_UNDONE, undo_id, judge)

@@ -36,12 +36,7 @@ _MORE_CANT_TELL = 0.2
 
 @dataclass(frozen=True)
 class _Share:
-    """So many of so many, with Wilson's 95% interval; of nothing there is none.
-
-    Example:
-        >>> str(_Share(9, 12)), _Share(9, 12).percent
-        ('9 of 12', '75% (47 to 91)')
-    """
+    """So many of so many, with Wilson's 95% interval; of nothing there is none."""
 
     n: int
     of: int
@@ -231,11 +226,8 @@ def report_judges(
 
 
 def _tabulate(answers: Sequence[Answer], gold: Collection[tuple[str, str, str]]) -> pd.DataFrame:
-    """Return answers with what was asked, whichever way round, as a number.
-
-    `chosen` and `truth` are 0 for the one image and 1 for the other, by the order of their names;
-    NaN where nobody knows.
-    """
+    """Return answers with their question as a number; `chosen` and `truth` are 0 or 1 by the order
+    of the images' names, NaN where nobody knows."""
     truth = {(a, *sorted((b, c))): float(b > c) for a, b, c in gold}
     numbers: dict[tuple[str, ...], int] = {}
     rows = []

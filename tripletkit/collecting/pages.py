@@ -213,10 +213,7 @@ class Site:
         return self._let_in("owner", f"tripletkit-owner-{self.database.id}", token)
 
     def join(self, token: str) -> Any:
-        """Ask for a name, where a link is for everybody; who has been here before goes on.
-
-        Who comes from Prolific or Mechanical Turk is known by the parameters of the link instead.
-        """
+        """Ask for a name on everybody's link; Prolific and Mechanical Turk give one."""
         database, say = self.database, self.study.say
         if not is_same(token, database.open_token):
             abort(404, say("no_such_link"))

@@ -163,11 +163,7 @@ def form_token(key: bytes, token: str) -> str:
 
 
 def scale_image(path: Path, longest_px: int, quality: int = _QUALITY) -> tuple[bytes, str]:
-    """Return an image as a file for a browser, and its media type.
-
-    It is a JPEG, or PNG if it is tiny: upright, and without what its file says of where and when
-    it was taken. Small images stay as they are.
-    """
+    """Return an upright JPEG (PNG if tiny), without where and when it was taken, and its type."""
     image = read_image(path, at_least_px=longest_px // 2)
     # A new image: that of a file would take its EXIF block along.
     image = Image.frombytes("RGB", image.size, image.tobytes())

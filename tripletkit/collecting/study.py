@@ -77,10 +77,8 @@ class Study:
 
 
 def open_study(given: Path | None, database: Path, kept: Mapping[str, Any]) -> Study:
-    """Read the given file, or the one beside the database; else take what the database has kept.
-
-    Where there is nothing yet, a file is made that says nothing, and what could be said.
-    """
+    """Read the given file, else that beside the database, else take what the database kept; where
+    there is nothing yet, a file is made."""
     path = given or database.with_name(STUDY_FILE)
     if given is not None or path.exists():
         return _read_study(path)

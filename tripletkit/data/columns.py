@@ -215,11 +215,10 @@ def find_roles(
     columns: Mapping[str, str] | None = None,
     is_file: Callable[[int], bool] = lambda place: False,
 ) -> Roles | None:
-    """Tell which columns of a table hold what is wanted; None if the headings say nothing of it.
+    """Tell which columns hold what is wanted, as the user or the headings say; None if they do not.
 
-    `columns` are as the user says, `_FIELDS` (of labels `name` and `label`) -> heading or number
-    from 1; what is left out is told by the headings, which are numbers where a table has none.
-    A choice that is left open raises `ValueError`, and so does a column that is not there.
+    `columns` are headings or numbers from 1. `ValueError` if a choice is left open or one is
+    missing.
     """
     if wanted == "labels":
         return _label_roles(headings, columns or {})
@@ -320,10 +319,7 @@ def _with_answers(roles: Roles, found: _Headings, wanted: Wanted) -> Roles:
 
 
 def _find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "truth") -> list[int]:
-    """Return the columns whose headings say that they hold answers.
-
-    Those of people, if there are any; of a file of a model's answers those of the model.
-    """
+    """Return the columns whose headings say that they hold answers, of people before a model's."""
     kinds = [_ANSWERS, _PREDICTIONS]
     for words in kinds[::-1] if wanted == "answers" else kinds:
         found = [
@@ -418,10 +414,7 @@ def is_heading(
     *,
     with_letters: bool = False,
 ) -> bool:
-    """Return whether a first row names known columns; `with_letters` also where they are a, b, c.
-
-    Headings that leave a choice raise `ValueError`.
-    """
+    """Tell whether a first row names known columns; `with_letters` also where they are a, b, c."""
     are_letters = sorted(field.strip().lower() for field in fields) == _LETTERS
     if are_letters and not with_letters:
         return False
@@ -444,11 +437,9 @@ def is_heading(
 def resembles_heading(fields: Sequence[str], following: Iterable[Sequence[str]]) -> bool:
     """Return whether a first row seems to name columns, in words that are not known.
 
-    It does if none of its texts comes again below, and
-
-    - one is a word that only columns have (`anchor`, `pos`, `rater`), or
-    - two are words that columns often have (`image1`, `left`) and no text below is, or
-    - all are plain words and every text below has an extension or a folder, or starts with a digit.
+    None of its texts comes again below, and one is a word that only columns have (`anchor`,
+    `rater`), or two are words that columns often have (`image1`, `left`) and no text below is, or
+    all are plain words and every text below has an extension or a folder, or starts with a digit.
     """
     below = {text for row in following for text in row}
     if len({field.strip().lower() for field in fields}) < len(fields) or below & set(fields):

@@ -45,10 +45,7 @@ _RGB_PIXEL_BYTES = 4
 
 
 def _decode_bytes(image: Image.Image, full_size: tuple[int, int], n_result_px: int) -> int:
-    """Return about how many bytes of memory it takes to decode an image and make RGB of it.
-
-    The image is opened and drafted, not yet loaded; before, it had the full size.
-    """
+    """Return about how many bytes it takes to decode an image, opened but not loaded, to RGB."""
     n_px = image.width * image.height
     pixel_bytes = _SMALL_PIXELS.get(image.mode, 4)
     own = n_px * pixel_bytes
@@ -127,10 +124,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def read_pixels(
     path: Path, size_px: int, resample: str, file: BinaryIO | None = None
 ) -> np.ndarray:
-    """Decode an image and resize it to a square, `(size_px, size_px, 3)` uint8, RGB, 0 to 255.
-
-    `resample` names a filter of Pillow's, such as `"bilinear"`; antialiased when shrinking.
-    """
+    """Decode an image and resize it to `(size_px, size_px, 3)` uint8, RGB, antialiased."""
     return resize_to_square(read_image(path, at_least_px=size_px, file=file), size_px, resample)
 
 
@@ -145,13 +139,9 @@ def read_image(
     """Decode an image to RGB: upright by its EXIF orientation, on white, its first frame.
 
     Its content counts, not its extension. What cannot be read whole or takes too much memory is an
-    `ImageReadError` that names the file.
-
-    Args:
-        at_least_px: allow a JPEG, and any image of more than 32 million pixels, to be decoded
-            smaller, while both sides stay at least `_DRAFT_RESERVE` times this. Defaults to full
-            size.
-        file: its bytes where they are at hand. Defaults to opening the path.
+    `ImageReadError`. With `at_least_px` a JPEG, and any image of more than 32 million pixels, may
+    be decoded smaller, while both sides stay at least `_DRAFT_RESERVE` times this. `file` has its
+    bytes where they are at hand.
     """
     with _explained(path), Image.open(file or path, formats=_FORMATS) as image:
         full_size = image.size
@@ -173,10 +163,8 @@ def read_image(
 
 
 def read_hidden(path: Path) -> tuple[int | None, bool]:
-    """Return what the pixels of `read_image` do not tell of a file that looks empty.
-
-    The largest value of an image with one channel of 16 bits, `None` for others and where all
-    values are equal; and whether some of its pixels are more transparent than others.
+    """Return what `read_image` does not tell: the largest value of one channel of 16 bits (None for
+    other images, or where all are equal), and whether some pixels are more transparent than others.
     """
     with _explained(path), Image.open(path, formats=_FORMATS) as image:
         n_px = image.width * image.height

@@ -443,11 +443,9 @@ _Located = tuple[list[Path | None], dict[int, str]]
 
 
 def _locate_images(names: Sequence[str], folder: Path, *, follow_outside: bool = False) -> _Located:
-    """Find the file of every name and say what is wrong with the others.
+    """Find the file of every name, a path below the folder, and say what is wrong with the others.
 
-    A name is a path below the folder. With its extension it means exactly that file; without,
-    the one image of that name, and two (`7.jpg` and `7.png`) are a problem. An exact match
-    always wins.
+    An exact match always wins; without an extension two files (`7.jpg`, `7.png`) are a problem.
     """
     _check_folder(folder)
     listing = _Listing(folder, follow_outside)
@@ -548,8 +546,7 @@ def refuse_folder_of(names: Sequence[str], folder: Path) -> None:
 def list_images(folder: Path) -> list[str]:
     """Return the names of all images below a folder, sorted, and say how many files are none.
 
-    Left out are hidden files and folders, and what systems leave: thumbnails of network disks,
-    resource forks.
+    Left out are hidden files and folders, and what systems leave.
     """
     _check_folder(folder)
     names, others = [], Counter[str]()

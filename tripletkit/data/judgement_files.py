@@ -89,10 +89,7 @@ class Answer:
 def read_answers_given(
     path: Path, exclude: Collection[str] = (), *, with_left_out: bool = False
 ) -> list[Answer]:
-    """Read every answer that was not undone, but of practice, in the order in which they came.
-
-    `with_left_out` with those of judges that the owner has left out.
-    """
+    """Read every answer but those undone or of practice; `with_left_out`, of all judges."""
     with open_database(path) as connection:
         judges = [name for (name,) in connection.execute("SELECT name FROM judges ORDER BY id")]
         if unknown := sorted(set(exclude) - set(judges)):
@@ -163,10 +160,8 @@ def _read_answers(row: sqlite3.Row, names: dict[int, str]) -> Iterator[Answer]:
 
 
 def read_shown_questions(path: Path) -> list[tuple[int, int, int]]:
-    """Read which questions judges were shown, whatever they said, and gold ones among them.
-
-    As numbers of images in the database: anchor, first, second. Grids are no questions.
-    """
+    """Read which questions, not grids, judges were shown, and gold ones among them, as numbers of
+    images in the database: anchor, first, second."""
     with open_database(path) as connection:
         rows = [tuple(row) for row in connection.execute(_SHOWN)]
     if not all(isinstance(number, int) for row in rows for number in row):
@@ -198,9 +193,8 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a database of another program, or of another format.
 
-    It is SQLite that looks, and not this program at the bytes of the file: closing a file takes
-    away every lock that the process has on it, those of other connections too, and answers are
-    lost when another process then takes the database for unused.
+    SQLite looks at the file, not this program: closing a file drops every lock that the process has
+    on it, and answers are lost when another process then takes the database for unused.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION_ID:
@@ -269,10 +263,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _pair_probability(n_near: int, all_near: int, all_far: int, drawn: dict[str, Any]) -> float:
-    """Return how probable two images of a grid were to be drawn for it, anchor and all.
-
-    Of the two, `n_near` were drawn among the nearest; of the grid `all_near`, and `all_far` others.
-    """
+    """Return how probable two images of a grid were to be drawn, `n_near` of them among the
+    nearest; the whole grid has `all_near` of these, and `all_far` others."""
     n_nearest, n_others = drawn["n_nearest"], drawn["n_others"]
     of_pair = {
         2: all_near * (all_near - 1) / max(n_nearest * (n_nearest - 1), 1),

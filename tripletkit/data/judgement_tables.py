@@ -65,11 +65,8 @@ _Choices = tuple[np.ndarray, np.ndarray, str]
 def _read_choices(
     texts: np.ndarray, sides: Sequence[str], n_images: int, names: Sequence[np.ndarray] = ()
 ) -> _Choices | None:
-    """Tell by the values of a column which image each row names; None if no reading fits.
-
-    Of two images the nearer one is named, of three the odd one; `names` are `(n_rows,)` each, where
-    they are known. Two readings that fit raise `ValueError`.
-    """
+    """Tell by the values of a column which image each row names: of two the nearer, of three the
+    odd one. None if no reading fits; two that fit are a `ValueError`."""
     numbers, distinct = pd.factorize(pd.Series(texts, dtype=object), use_na_sentinel=False)
     values = [_plain(str(value)) for value in distinct]
     is_tie = np.array([value in _TIES for value in values], dtype=bool)
@@ -214,10 +211,7 @@ def open_rows(
 
 @dataclass
 class _TableRows:
-    """What a table says, row by row, and how it was understood, a note each.
-
-    Of trials there are two rows each, the odd image last. `column` is the heading over the labels.
-    """
+    """What a table says and how it was understood; of trials two rows each, the odd image last."""
 
     table: FileTable
     record: FileRecord

@@ -405,10 +405,8 @@ def _take_rows(given: object, names: Sequence[str] | _PathLike | None) -> Triple
 def open_votes(
     given: VotesLike, triplets: Triplets | None = None
 ) -> tuple[Votes, Triplets | None, FileRecord]:
-    """Return votes, the questions that they are on where these stand beside them, and the record.
-
-    `triplets` are what they should be on, in the same order; others are refused.
-    """
+    """Return votes on `triplets`, the questions beside them if they have any, which must be the
+    same in the same order, and the record."""
     opened, asked = _as_file(given), None
     if _is_table(opened):
         read = open_rows(opened, "votes")

@@ -23,9 +23,8 @@ _Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Difficulty:
     """How hard the triplets are to answer.
 
-    Of several positives and negatives that are drawn for each triplet, a hard one keeps the
-    farthest positive and the nearest negative, an easy one the nearest positive and the
-    farthest negative.
+    Of several drawn, a hard one keeps the farthest positive and the nearest negative, an easy one
+    the other way round.
     """
 
     is_hard: bool
@@ -43,18 +42,13 @@ def draw_triplets(
     images: np.ndarray | None = None,
     difficulty: Difficulty | None = None,
 ) -> np.ndarray:
-    """Draw triplets by chance, none of them twice.
+    """Draw triplets by chance, none twice: `(n_triplets, 3)` int32, fewer if there are no more.
 
-    Every image whose class has another one is an anchor. Balanced by image, each of them
-    gets equally many triplets (to within one), and every image of another class is equally
-    likely to be the negative. Balanced by class, each class gets equally many, its anchors
-    equally many of these, and every other class is equally likely to be the negative's. An
-    anchor that has not so many triplets leaves its share to the others. The positive is any
-    other image of the class. Triplets of an anchor are drawn one after the other without
-    putting back; nothing is rounded or cut off.
-
-    `labels` are `(n_images,)` integers; the result is `(n_triplets, 3)` int32 anchor, positive,
-    negative, in chance order; fewer than asked for where there are no more.
+    Every image whose class has another one is an anchor. Balanced by image, each of them gets
+    equally many triplets (to within one), and every image of another class is equally likely to be
+    the negative. Balanced by class, each class gets equally many, its anchors equally many of
+    these, and every other class is equally likely to be the negative's. An anchor that has not so
+    many triplets leaves its share to the others.
     """
     usable = np.arange(len(labels)) if images is None else np.unique(images)
     usable = usable[labels[usable] != NO_LABEL]
@@ -163,10 +157,7 @@ def _share_out(total: int, capacities: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _draw_distinct(pool: _Pool, quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return `(n_triplets, 3)` places, no row twice, each anchor as often as its quota.
-
-    Passing over what was drawn before is drawing without putting back.
-    """
+    """Return `(n_triplets, 3)` places, no row twice, each anchor as often as its quota."""
     kept = np.empty((0, 3), dtype=np.int64)
     missing = np.repeat(np.arange(len(quotas)), quotas)
     for _ in range(_ROUNDS):

@@ -55,10 +55,7 @@ LabelsLike = PathLike | BinaryIO | Mapping[str, str] | pd.Series | pd.DataFrame
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """The classes of named images, sorted, and `(n_names,)` int32 indices into them.
-
-    An image without a label has `NO_LABEL`.
-    """
+    """The classes, sorted, and of each name its index, `(n_names,)` int32, or `NO_LABEL`."""
 
     classes: list[str]
     of_image: np.ndarray
@@ -79,10 +76,7 @@ class ImageLabels:
         labels: Mapping[str, str],
         folder: Path | None,
     ) -> ImageLabels:
-        """Find the label of every image, however the two files spell its name.
-
-        Names of other images are passed over. Without a folder names are spelt one way only.
-        """
+        """Find the label of every image, however its name is spelt; others are passed over."""
         others = sorted(set(labels).difference(names))
         located = [] if folder is None else open_images(folder, others, skip_bad=True).paths
         of_path = {path: labels[name] for name, path in zip(others, located, strict=False) if path}
@@ -101,10 +95,7 @@ class ImageLabels:
         return np.where(self.of_image == NO_LABEL, own, self.of_image)
 
     def merge(self, same_as: np.ndarray, names: Sequence[str]) -> ImageLabels:
-        """Give every name the label that it or another name of the same image has.
-
-        The first name of each image is as `Images.first_of_same` gives it.
-        """
+        """Give all names of one image (`first_of_same`) the label that one of them has."""
         of_image = np.full(len(same_as), NO_LABEL, dtype=np.int32)
         problems = []
         for name in np.flatnonzero(self.of_image != NO_LABEL).tolist():

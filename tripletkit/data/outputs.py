@@ -54,13 +54,8 @@ _LOOK_BYTES = 1 << 16
 class OutputForm:
     """How an output is known again: by any of what is said of it here.
 
-    Attributes:
-        name: what it is called in messages.
-        is_at: tells whether it stands at a path; may raise what reading raises.
-        headings: its first line starts as one of these does.
-        mark: stands near its start or its end.
-        is_recorded: what is written is remembered, as anybody might have written it so.
-        suffixes: of names that say what is written; any where there are none.
+    `is_at` tells whether it stands at a path; `headings` begin its first line, `mark` stands near
+    its start or end, and `is_recorded` remembers what was written, if anybody could write it so.
     """
 
     name: str
@@ -92,10 +87,7 @@ def _read_ends(path: Path) -> tuple[bytes, bytes]:
 
 
 def _record_written(path: Path) -> None:
-    """Remember what a file holds, so that it may be replaced as long as it holds that.
-
-    Where nothing can be kept, the file will not be replaced.
-    """
+    """Remember what a file holds, so that it may be replaced as long as it holds that."""
     ledger = _ledger()
     with suppress(OSError):
         ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -141,10 +133,7 @@ _run: ContextVar[_Run | None] = ContextVar("run", default=None)
 
 
 def note_input(path: Path) -> None:
-    """Remember that a file or a folder is read, so that nothing is written over or into it.
-
-    Every reader of what users give calls this; `-` is standard input.
-    """
+    """Remember that a file, folder or `-` (stdin) is read, so that nothing is written there."""
     given = path if str(path) == "-" else path.absolute()
     if not end_moves(given.parent):
         raise OutputError(
@@ -182,10 +171,7 @@ _Result = TypeVar("_Result")
 
 
 def as_one_run(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
-    """Let a public function, or a method, be a run of its own.
-
-    What it returns remembers what was read for it, and so is not written over that later.
-    """
+    """Let a public function be a run; what it returns is not written over what was read for it."""
 
     @functools.wraps(function)
     def call(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
@@ -247,10 +233,7 @@ class Outputs:
         return None if path is None else self.file(path, form)
 
     def folder(self, path: Path) -> None:
-        """Check a folder that is to be written as a whole.
-
-        Whether what is there may be replaced is for its writer to say, who knows its record.
-        """
+        """Check a folder to be written; its writer says whether what is there is replaced."""
         self._announce(path, _FOLDER_FORM)
         self._check_place(path, _FOLDER_FORM)
         remove_unfinished(_resolve(path).parent)
@@ -275,9 +258,8 @@ class Outputs:
     def write_files(self, folder: Path) -> Iterator[Path]:
         """Give a hidden folder to fill with the files of `files_in`, which then appear together.
 
-        The folder is made if it is missing; files in it are replaced, others stay. All are checked
-        right before, while no other run writes there; from then on whoever reads or writes there
-        finishes what a kill has left (see `end_moves`).
+        Files that are there are replaced, others stay. All are checked right before, while no other
+        run writes there; a kill after that is finished by whoever comes next (see `end_moves`).
         """
         with explain_failure(folder):
             is_new = not folder.exists()
@@ -366,10 +348,7 @@ def _check_not_in_model(path: Path, folders: Iterable[Path]) -> None:
 
 
 def _check_not_read(path: Path, run: _Run, inputs: Iterable[Path]) -> None:
-    """Refuse an output that is an input, lies in one, or as a folder holds one.
-
-    A folder that files are added to may hold some that are read.
-    """
+    """Refuse an output that is an input, lies in one, or as a folder to be replaced holds one."""
     target = _resolve(path)
     there = _stat(target)
     if _is_device(there):
@@ -410,9 +389,8 @@ Destination = Path | OutputFile
 def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
     """Open a file that takes its place only when the block ends without an error.
 
-    What was there before stays until then, and stays for good if anything fails. A link leads
-    to the file that is replaced; a device or pipe (`/dev/null`) is written to as it is. In the mode
-    `"w"` text is UTF-8 with `\\n` line ends.
+    A link leads to the file that is replaced; a device or pipe (`/dev/null`) is written to as it
+    is. In the mode `"w"` text is UTF-8 with `\n` line ends.
     """
     path = destination.path if isinstance(destination, OutputFile) else destination
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
@@ -442,8 +420,7 @@ def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
 def open_folder(path: Path) -> Iterator[Path]:
     """Give a hidden folder to fill; it takes a folder's place if the block ends well.
 
-    What was there goes after that. A kill leaves the old folder or the new one, or none between
-    two renames; then `remove_unfinished` puts the new one in its place.
+    After a kill between two renames `remove_unfinished` puts the new one in its place.
     """
     target = path.resolve()
     remove_unfinished(target.parent)
@@ -505,10 +482,8 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def end_moves(folder: Path) -> bool:
-    """Finish what a killed run began to put into a folder's place, or to move into it.
-
-    A run that lives is waited for. Return whether all files of the folder belong together now.
-    """
+    """Finish what a killed run began to put into a folder, after waiting for one that lives; return
+    whether all files of the folder belong together now."""
     if not _has_moves(folder):
         if not folder.exists():
             with _alone_in(folder.parent):
@@ -560,11 +535,7 @@ def remove_unfinished(folder: Path) -> None:
 
 @functools.cache
 def private_temporary_folder() -> Path:
-    """Return a folder for this process's temporary files, gone when the process ends.
-
-    Libraries leave files in the temporary folder when their process is killed; the next run
-    removes those of this folder.
-    """
+    """Return this process's temporary folder; what a killed one left is removed by the next run."""
     parent = Path(tempfile.gettempdir()).resolve()
     remove_unfinished(parent)
     folder = _locked_folder(parent, "tripletkit")

@@ -53,11 +53,8 @@ def _shorten(name: str) -> str:
 
 @dataclass(frozen=True)
 class Questions:
-    """Rows grouped by the question that they ask.
-
-    `of_row` is `(n_triplets,)` int64, counted from 0 in order of first appearance; `is_mirrored`
-    bool: the row has B and C the other way round than the first row of its question.
-    """
+    """Rows grouped by question, `of_row` from 0 in order of first appearance; `is_mirrored` where B
+    and C stand the other way round than in the question's first row."""
 
     of_row: np.ndarray
     is_mirrored: np.ndarray
@@ -100,10 +97,7 @@ _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dt
 
 
 def hash_questions(triplets: Triplets) -> np.ndarray:
-    """Return `(n_triplets,)` uint64: equal for one question, whichever way round it is asked.
-
-    Names count with or without their extension.
-    """
+    """Return `(n_triplets,)` uint64, equal for one question either way round, extension or not."""
     bare = [normalize("NFC", _EXTENSION.sub("", name)) for name in triplets.names]
     anchor, first, second = pd.util.hash_array(np.array(bare, dtype=object))[triplets.rows].T
     low, high = np.minimum(first, second), np.maximum(first, second)
@@ -150,7 +144,7 @@ class PairGraph:
         return np.bincount(self.near, minlength=n_pairs), np.bincount(self.far, minlength=n_pairs)
 
     def find_cycles(self, n_examples: int) -> tuple[int, np.ndarray, list[np.ndarray]]:
-        """Find knots, sets of pairs that all lead to one another, and so go round in a circle.
+        """Find knots, sets of pairs that all lead to one another.
 
         Return their number, the triplets within a knot, ascending, and for the first knots the
         triplets of one shortest circle each, in order.

@@ -269,9 +269,8 @@ def _find_layout(
 ) -> _Layout:
     """Tell by the first line that holds something how a file is to be read.
 
-    A line that names known columns is a heading. Without one, a line that cuts into as many names
-    as are wanted at blanks is a text, even if it also does at separators, as `a, b, c` does; a name
-    of the file that ends in `.csv` or `.tsv` turns that round.
+    Without a heading, a line that cuts at blanks into as many names as are wanted is a text, even
+    if it also cuts at separators (`a, b, c`); a file called `.csv` or `.tsv` turns that round.
     """
     lines = _content_lines(text)
     number, line = next(lines, (0, ""))
@@ -393,10 +392,7 @@ def _table_of_answers(text: bytes, source: str) -> FileTable:
 def _cut_lines(
     text: bytes, layout: _Layout, source: str, widths: Collection[int], expected: str
 ) -> FileTable:
-    """Return the table of the lines below a heading, or of all lines without one.
-
-    Without one the first row says how many columns there are, of the numbers in `widths` if any.
-    """
+    """Return the table below a heading, or of all lines, as wide as the first."""
     n_columns = len(layout.fields)
     rows: dict[int, list[str]] = {}
     problems: dict[int, str] = {}
@@ -469,11 +465,8 @@ def _is_json(data: bytes) -> bool:
 
 
 def _table_of_json(data: bytes, source: str, wanted: Wanted) -> FileTable:
-    """Return the table of JSON lines, or of one JSON value.
-
-    A row is an object by the names of columns, or a list of fields; one value is a list of rows,
-    an object with a list of rows, an object of columns as pandas writes it, or COCO's labels.
-    """
+    """Return the table of JSON lines, or of one value: rows (objects or lists), columns as pandas
+    writes them, an object with a list of rows, or COCO's labels."""
     try:
         value = json.loads(data)
     except ValueError:

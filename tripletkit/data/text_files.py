@@ -87,11 +87,7 @@ def quote_csv_field(text: str) -> str:
 
 
 def guard_formula(text: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet would take for a formula.
-
-    Reference:
-        OWASP. CSV Injection. https://owasp.org/www-community/attacks/CSV_Injection
-    """
+    """Put an apostrophe before a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
     return "'" + text if _FORMULA.match(text) else text
 
 

@@ -24,10 +24,7 @@ _NO_SPLIT = "none"
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Anchor, positive, negative for training and, if any, for validation, over the same names.
-
-    No row names an image twice.
-    """
+    """Triplets for training and validation, if any, over the same names; no row has one twice."""
 
     train: Triplets
     val: Triplets
@@ -96,10 +93,7 @@ class TrainingSet:
         source: str,
         seed: int,
     ) -> TrainingSet:
-        """Draw triplets from class labels; for validation of held-out images, a mask of names.
-
-        `images` are the indices of the names to use, one for each image.
-        """
+        """Draw triplets of `images` from class labels; of the held-out (a mask) for validation."""
         parts: list[Triplets] = []
         for is_here, most in (
             (~is_held_out, _MAX_DRAWN_TRIPLETS),
@@ -140,10 +134,7 @@ class TrainingSet:
         return replace(kept, n_dropped=self.n_dropped + int((~is_kept).sum()))
 
     def leave_out_ties(self, *, of_training: bool) -> TrainingSet:
-        """Return the set without validation triplets that votes leave open, which have no answer.
-
-        And `of_training` without such training triplets.
-        """
+        """Leave out tied validation triplets, and with `of_training` those of training."""
         is_kept = [
             np.ones(len(part), dtype=bool) if votes is None or not leaves_out else ~votes.is_tie
             for part, votes, leaves_out in (

@@ -112,10 +112,7 @@ class Triplets(Result):
         return _place(self.source, int(self.lines[row]))
 
     def first_places(self, further: Triplets | None = None) -> list[str]:
-        """Return, for each name, `file:line` of the first row that has it.
-
-        Of names that no row has, those in `further`, which is over the same names.
-        """
+        """Return, for each name, `file:line` of its first row here, else in `further`."""
         first = np.full(len(self.names), _NO_LINE)
         np.minimum.at(first, self.rows.ravel(), np.repeat(self.lines, 3))
         places = [_place(self.source, int(line)) for line in first]
@@ -319,10 +316,7 @@ def write_triplets(
     *,
     is_answered: bool = True,
 ) -> None:
-    """Write a triplet file, names quoted where they need it; a path whole or not at all.
-
-    It has a heading only if the first row would be taken for one.
-    """
+    """Write a triplet file, with a heading only if the first row would be taken for one."""
     quoted = np.array([quote_name(name) for name in names], dtype=object)
     opened = open_output(destination) if isinstance(destination, Destination) else None
     with opened or nullcontext(cast(IO[str], destination)) as file:

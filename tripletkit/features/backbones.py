@@ -304,11 +304,8 @@ _PREPROCESSING = {
 
 
 def _read_keras_backbones() -> list[Backbone]:
-    """Return the records of Keras's networks from two tables beside this file.
-
-    One has what families have in common: where weights are, with `{}` for what a row of the other
-    says, and patterns of the layers of each block, the stages of the papers' tables.
-    """
+    """Return the records of Keras's networks from two tables: families, and the rows that fill
+    their `{}`."""
     families = {row["family"]: row for row in read_facts("keras_families.csv")}
     found = []
     for row in read_facts("keras_backbones.csv"):
@@ -465,11 +462,8 @@ def get_backbone(name: str) -> Backbone:
 
 @cache
 def load_plugins() -> None:
-    """Register the backbones of other packages, once; what cannot be loaded is left out and told.
-
-    A package names a function without arguments under the entry point group `tripletkit.backbones`,
-    which calls `register_backbone`.
-    """
+    """Register the backbones of other packages (entry points `tripletkit.backbones`), once; what
+    cannot be loaded is left out and told."""
     for point in entry_points(group=_PLUGIN_GROUP):
         try:
             point.load()()

@@ -136,11 +136,8 @@ class Encoder:
 
     @property
     def pixel_inputs(self) -> dict[tuple[int, str], str]:
-        """In which forms an image is needed, and what inputs of a network are called.
-
-        That is (side in pixels, filter that resizes) -> name: `pixels` for a single form, else like
-        `pixels_224px_bilinear`.
-        """
+        """What a network's inputs are called, by (side in pixels, filter): `pixels` for a single
+        form, else like `pixels_224px_bilinear`."""
         forms = dict.fromkeys(
             (view.resized_px(part.backbone.input_size_px), part.backbone.preprocessing.resample)
             for part in self.parts
@@ -164,10 +161,7 @@ class Encoder:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What decides the features of an image.
-
-        Of vectors made elsewhere only their length is known: the file differs with the images.
-        """
+        """What decides the features; of vectors made elsewhere only their length is known."""
         if self.is_given:
             return {"backbone": FROM_VECTORS, "n_features": self.n_given}
         if self.is_plain:
@@ -208,11 +202,9 @@ class Encoder:
         progress: Progress | None = None,
         tell: bool = True,
     ) -> np.ndarray:
-        """Return the vectors of images: `(n_images, n_dims)` float32, in the order of the names.
+        """Return `(n_images, n_dims)` float32, in the order of the names, all readable ones stored.
 
-        A row of NaN stands where an image is missing or broken, if `images` leave bad ones out;
-        else that is an error, and all readable ones are in the store by then. With `tell` it is
-        said how many were computed and what is left out.
+        A bad image is an error, or a row of NaN if `images` leave bad ones out.
         """
         chunks = self.encode_in_chunks(images, store, progress=progress, tell=tell)
         return _gather(chunks, len(images.names))
@@ -362,8 +354,7 @@ def open_encoder(
 ) -> Encoder:
     """Return what the user named: backbones with their weights, or vectors made elsewhere.
 
-    Each backbone stands there once, or `auto` alone; `weights` are files to use instead of their
-    own, `views` names of `VIEW_SETS`. `open_network` says what `preprocess` and `backbone_output`
+    `views` are names of `VIEW_SETS`; `open_network` says what `preprocess` and `backbone_output`
     are, `open_features` what `features` may be.
     """
     if features is not None:
@@ -460,10 +451,8 @@ def _refuse(name: str) -> Path:
 
 
 def _take_registered(name: str, weights: Path | None, size_px: int | None) -> FeaturePart:
-    """Return a registered backbone with the weights file that is given, or its own.
-
-    `auto` takes resnet50 where its weights can be had, else efficientnet-lite0.
-    """
+    """Return a registered backbone; `auto` is resnet50 if its weights can be had, else
+    efficientnet-lite0."""
     if name != AUTO:
         backbone = get_backbone(name).resized(size_px)
         origin = None if weights is None else str(weights.absolute())
@@ -513,11 +502,9 @@ def open_recorded_encoder(
     functions: Sequence[FunctionEncoder] = (),
     head: EncoderHead | None = None,
 ) -> Encoder:
-    """Return what a model in a folder was trained on, with its head.
+    """Return what a model in a folder was trained on, with its head, as its record says.
 
-    Facts, weights files and number of features are what its record says, as `Encoder` has them;
-    `weights` are where the user says that those are now, and `features` are given instead of
-    computing them, or because the model was trained on such.
+    `weights` are where the user says that those are now; `features` are given instead of computed.
     """
     of_vectors = facts.get("backbone") == FROM_VECTORS
     if of_vectors and features is None:

@@ -148,11 +148,9 @@ def extract_features(
 ) -> Collection:
     """Return the features of images, computing and storing those that are not there yet.
 
-    An image's features depend on nothing but its content, the space and the views: batches
-    have one shape, so neither the other images nor their order change a bit of them. They are the
-    mean over the views, each of which is stored apart. A path of None gives a row of NaN; `compute`
-    is called only if something must be computed, and gives the columns of several spaces side by
-    side.
+    Batches have one shape, so neither the other images nor their order change a bit of them. They
+    are the mean over the views, each stored apart; a path of None gives a row of NaN. `compute` is
+    called only if needed, and gives the columns of several spaces side by side.
     """
     contents = contents or hash_files(paths, store)
     pairs = list(zip(paths, contents.hashes, strict=True))

@@ -174,12 +174,10 @@ def extract_dataset(
     workers: int | None = None,
     progress: Progress = no_progress,
 ) -> ExtractionResult:
-    """Write the features of images as a dataset, but for those that are there.
+    """Write the features of images that a dataset lacks; a bad image is a row with the reason.
 
-    Images that are missing or cannot be read get a row with the reason. Numbers are kept as what
-    is there, else as float32. The work is done by this process, on the Ray cluster at an address,
-    or on one that is started for this run (`ray=True`), with so many encoders at a time, else one a
-    GPU or one for every four processors.
+    This process works, or the Ray cluster at an address, or one started for this run (`ray=True`),
+    with `workers` encoders, else one a GPU or one for every four processors.
     """
     if ray:
         _import_ray()
@@ -384,11 +382,7 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Let processes that are started meanwhile reach no web page.
-
-    Ray looks for the cloud that it may run in, by addresses outside this machine, even where its
-    statistics are off.
-    """
+    """Keep started processes off the network: Ray looks for its cloud even without statistics."""
     before = {name: os.environ.get(name) for name in _NO_WEB}
     os.environ.update(_NO_WEB)
     try:
@@ -401,11 +395,8 @@ def _offline() -> Iterator[None]:
 
 
 def _start(ray: ModuleType, n_workers: int | None, quiet: dict[str, Any]) -> None:
-    """Start a Ray on this machine, again if its parts need longer than it waits for them.
-
-    A raylet gives its helpers 30 seconds, which is too short on a busy machine where they have not
-    been read from the disk yet.
-    """
+    """Start a Ray here, again if its parts are slow: a raylet gives its helpers 30 seconds, too few
+    on a busy machine where they have not been read from the disk yet."""
     n_cpus = max(len(os.sched_getaffinity(0)), n_workers or 1)
     folder = str(private_temporary_folder())
     # Its name has to leave room for the sockets in it: 107 characters in all.

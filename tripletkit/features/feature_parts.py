@@ -88,10 +88,7 @@ class FeaturePart:
 
 
 def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> FeatureFunction:
-    """Return the function from images to the features of some depths of one backbone.
-
-    The network is loaded when it is first called.
-    """
+    """Return the function from images to features of some depths; it loads when first called."""
     loaded: list[FeatureFunction] = []
 
     def compute(pixels: np.ndarray) -> np.ndarray:
@@ -161,10 +158,7 @@ def _check(
 
 
 def remove_networks(store_folder: Path, unused_since_s: float | None = None) -> int:
-    """Delete kept networks and what killed runs left, and nothing else; return the bytes freed.
-
-    Networks that were used since `unused_since_s` (seconds since 1970) stay.
-    """
+    """Delete networks unused since a time (s since 1970), and litter; return the bytes freed."""
     freed = 0
     remove_unfinished(store_folder / _FOLDER_NAME)
     for path in filter(_is_kept, (store_folder / _FOLDER_NAME).glob("*.onnx")):

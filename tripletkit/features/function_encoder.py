@@ -75,12 +75,7 @@ class FunctionEncoder:
 
 @dataclass(frozen=True)
 class _FunctionBackbone(Backbone):
-    """A function in the place of a registered backbone.
-
-    Attributes:
-        version: of the function.
-        function: None where only a model's record tells of it.
-    """
+    """A function in the place of a registered backbone; None where only a record tells of it."""
 
     version: str = ""
     function: Callable[[np.ndarray], Any] | None = field(default=None, compare=False)

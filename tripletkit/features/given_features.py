@@ -60,10 +60,7 @@ class GivenFeatures:
         return open_images(None, self.names, [self.source] * len(self.names))
 
     def take(self, names: Sequence[str]) -> np.ndarray:
-        """Return the vectors of names, a row each; one of NaN where there is none.
-
-        As image names, they may be with or without an extension where that is no doubt.
-        """
+        """Return the vectors of names, with or without extension; NaN where there is none."""
         row_of = {name: row for row, name in enumerate(self.names)}
         rows_of_stem: dict[str, list[int]] = {}
         for row, name in enumerate(self.names):
@@ -352,10 +349,8 @@ _READERS = {
 
 
 def _cast_features(values: np.ndarray, dtype: Any, names: Sequence[str], source: str) -> np.ndarray:
-    """Return `(n_names, n_features)` numbers in a smaller type, refusing what it cannot hold.
-
-    That is what is not finite, too large, or too small beside the others of its row.
-    """
+    """Return `(n_names, n_features)` numbers in a smaller type, refusing what is not finite, too
+    large, or too small beside the others of its row."""
     kind = np.dtype(dtype)
     with np.errstate(over="ignore", under="ignore"):
         cast = np.ascontiguousarray(values, dtype=kind)

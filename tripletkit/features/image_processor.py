@@ -42,10 +42,7 @@ _CLIP = {
 
 @cache
 def _read_classes() -> dict[str, dict[str, Any]]:
-    """Return what each class of processor in transformers 5.24 does without a configuration.
-
-    The nameless one is what most do, and what holds where no class is named.
-    """
+    """Return what processors of transformers 5.24 do by themselves; the nameless, what most do."""
     table = Path(__file__).with_name("image_processors.json")
     classes: dict[str, dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))
     return {name: {**classes[""], **own} for name, own in classes.items()}
@@ -62,11 +59,8 @@ class ImageProcessor(NamedTuple):
 def open_processor(
     network: Path, text: str | None = None, *, scales: bool = True
 ) -> ImageProcessor:
-    """Return what images go through before an ONNX file, from its configuration if not as told.
-
-    What users write is like `_EXAMPLE`; docs/encoders.md says what the keys mean. Some encoders
-    scale pixels by themselves.
-    """
+    """Return what images go through before an ONNX file: as told (see docs/encoders.md), else by
+    its configuration."""
     if text is not None:
         processor = _parse(text, scales)
     elif (config := _find_config(network)) is not None:

@@ -65,8 +65,7 @@ def _build(keras_name: str, weights: Path | None, size_px: int) -> keras.Model:
 def _divide_by_deviation(model: keras.Model) -> None:
     """Let an EfficientNet divide its pixels once more by the root of the deviation.
 
-    Its ImageNet weights need that. Keras adds a layer for it when it loads them itself, and none
-    when they come from a file; here the Normalization layer takes the factor.
+    Its weights need that, and Keras adds the layer only when it loads them itself.
     """
     normalization = next(
         layer for layer in model.layers if isinstance(layer, keras.layers.Normalization)
@@ -77,10 +76,7 @@ def _divide_by_deviation(model: keras.Model) -> None:
 
 
 def _build_cnn(weights: Path | None, size_px: int = 32) -> keras.Model:
-    """Return `cnn`: three 3x3 convolutions of stride 2 with ReLU, and global average pooling.
-
-    `(batch, size_px, size_px, 3)` float32, 0 to 1, becomes `(batch, 128)`.
-    """
+    """Return `cnn`: three 3x3 convolutions of stride 2 with ReLU, then the mean, 128 numbers."""
     image = keras.Input((size_px, size_px, 3), name="image")
     x = image
     for number, filters in enumerate((32, 64, 128), 1):
@@ -116,14 +112,9 @@ def _build_lite(
 ) -> keras.Model:
     """Build an EfficientNet-Lite up to its average pool: (x - 127) / 128 -> 1,280 numbers.
 
-    Width and depth scale channels and repeats of Lite0. The Lite variants drop
-    squeeze-and-excitation and replace swish by ReLU6; stem, head and the repeats of the first and
-    the last stage stay the same at every scale. Convolution and batch norm stay separate layers.
-
-    Reference:
-        Tan, Le. EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks.
-        ICML 2019. arXiv:1905.11946. Lite variants: Liu, "Higher accuracy on vision models with
-        EfficientNet-Lite", TensorFlow blog, 2020.
+    Stem, head and the repeats of the first and the last stage stay the same at every scale. Tan,
+    Le. EfficientNet. ICML 2019. arXiv:1905.11946; without squeeze-and-excitation and with ReLU6:
+    Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog, 2020.
     """
     image = keras.Input((size_px, size_px, 3), dtype="float32", name="image")
     x = _convolve(image, "stem", filters=32, kernel=3, stride=2)
@@ -163,11 +154,8 @@ def _round_channels(channels: float) -> int:
 
 
 def _turn_kernel(tensor: np.ndarray) -> np.ndarray:
-    """Return a kernel of PyTorch as Keras has it; other weights are the same.
-
-    `(out, in, height, width)` becomes `(height, width, in, out)`, and that of a depthwise
-    convolution, `(channels, 1, height, width)`, `(height, width, channels, 1)`.
-    """
+    """Turn a PyTorch kernel `(out, in, h, w)` to `(h, w, in, out)`, a depthwise `(c, 1, h, w)` to
+    `(h, w, c, 1)`."""
     if tensor.ndim != 4:
         return tensor
     return tensor.transpose((2, 3, 0, 1) if tensor.shape[1] == 1 else (2, 3, 1, 0))
@@ -294,10 +282,7 @@ def write_random_weights(backbone: Backbone, seed: int, path: Path) -> None:
 
 
 def build_backbone(backbone: Backbone, weights: Path | None) -> keras.Model:
-    """Return the Keras model of a backbone with the weights of a file, or random ones for `None`.
-
-    The file has its ImageNet weights, or is what `save_trained_weights` wrote.
-    """
+    """Return the Keras model with ImageNet or `save_trained_weights` weights, random for `None`."""
     if not backbone.build:
         raise BackboneError(
             f"{backbone.name}: an encoder from an ONNX file, or a function, runs as it is; Keras "
@@ -332,11 +317,8 @@ def add_preprocessing(
 
 
 def take_stages(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Model:
-    """Return a model that shares a backbone's layers and gives the features of stages side by side.
-
-    None stands for its output as it is; of a stage the mean of each channel over the map comes
-    first, then the standard deviation of each.
-    """
+    """Return a model of a backbone's layers that gives stages side by side: of each the channels'
+    means over the map, then their standard deviations; None stands for its output as it is."""
     taken = take_pieces(model, stages)
     if taken is model:
         return model

@@ -20,11 +20,10 @@ _BACKEND = "tensorflow"
 
 
 def _start() -> None:
-    """Import TensorFlow as Keras's backend, without its start-up talk.
+    """Import TensorFlow as Keras's backend without its start-up talk.
 
-    Where nothing is said of a backend, `KERAS_BACKEND` is set here, at first use, so that
-    `import tripletkit` alone changes nothing. TensorFlow's C++ part writes to file descriptor 2
-    before any log level counts, so the descriptor itself is turned away while it loads.
+    C++ writes that to descriptor 2, which is turned away meanwhile. `KERAS_BACKEND` is set only
+    here, so that `import tripletkit` alone changes nothing.
     """
     if "keras" in sys.modules:
         _check(import_module("keras").config.backend(), "Keras was imported with")
@@ -72,10 +71,9 @@ __all__ = ["KerasTensor", "keras", "ops", "seed_layers", "tf"]
 
 
 def seed_layers(seed: int) -> None:
-    """Seed what layers draw their weights and the seeds of their dropout from as they are built.
+    """Seed Python's generator, which layers draw from as they are built.
 
-    That is Python's own generator. `keras.utils.set_random_seed` seeds TensorFlow's besides, which
-    no layer draws from, and has TensorFlow optimise every compiled function anew: 0.2 s for each
-    of the many short trainings of held-out draws.
+    `keras.utils.set_random_seed` would also have TensorFlow optimise every function anew: 0.2 s for
+    each of the many short trainings of held-out draws.
     """
     random.seed(seed)

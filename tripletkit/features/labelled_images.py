@@ -45,10 +45,7 @@ def read_labelled(
     further: Mapping[str, str | None] | None = None,
     further_source: Path | None = None,
 ) -> LabelledImages:
-    """Read labels, as `read_labels` does, and find their images.
-
-    `further` are names of more images, read in a file, with labels that `labels` does not have.
-    """
+    """Read labels and find their images; `further` are names that `labels` lacks."""
     opened = read_labels(labels, images.folder)
     label_of: dict[str, str | None] = {**opened}
     places = [opened.record.name] * len(label_of)

@@ -165,10 +165,7 @@ def make_onnx_function(
 def prepare_pixels(
     pixels: np.ndarray, how: Preprocessing, dtype: type[np.generic] = np.float32
 ) -> np.ndarray:
-    """Return uint8 RGB images as an encoder takes them, of one channel or three.
-
-    An encoder that takes uint8 scales them by itself.
-    """
+    """Return uint8 RGB images as an encoder takes them: one channel or three, uint8 or scaled."""
     if how.is_gray:
         # Pillow's own weights.
         weighed = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)

@@ -136,11 +136,8 @@ class OnnxFile(Backbone):
         return hashlib.sha256("".join([own, *parts]).encode()).hexdigest() if parts else own
 
     def open_function(self, find_weights: Callable[[], Path]) -> FeatureFunction:
-        """Return the function from images to features, once it was tried.
-
-        A network that takes or gives one image at a time is given one at a time, and so is one that
-        scales by the whole batch (dynamic quantisation).
-        """
+        """Return the tried function from images to features; one image at a time where the network
+        takes or gives one, or scales by the whole batch (dynamic quantisation)."""
         path = find_weights()
         return _open_tried(self, path, _stamp(path))
 
@@ -378,10 +375,7 @@ def try_encoder(
     side_px: int,
     tolerance: float = _TOLERANCE,
 ) -> int:
-    """Refuse an encoder whose vector of an image depends on anything but the image.
-
-    Return how many numbers a vector has.
-    """
+    """Return how many numbers a vector has, refusing an encoder for which other images matter."""
     images = _trial_images(side_px)
 
     def encode(chosen: np.ndarray) -> np.ndarray:

@@ -27,11 +27,8 @@ _TURNS = {"maps": (0, 3, 1, 2), "places": (0, 2, 3, 1)}
 def make_onnx_model(
     model: keras.Model, output_name: str = "features", *, input_names: list[str] | None = None
 ) -> onnx.ModelProto:
-    """Return a functional Keras model with one output `(batch, n)` as ONNX, for any batch size.
-
-    Inputs are as Keras has them, float32, and called `image`, or by their own names where they are
-    several. `NetworkFileError` names the first layer that cannot be written.
-    """
+    """Return a functional Keras model with one output `(batch, n)` as ONNX; its input is `image`,
+    several keep their names. `NetworkFileError` names the first layer that cannot be written."""
     model = getattr(model, "_functional", model)
     graph = _GraphWriter()
     names = input_names or (

@@ -160,11 +160,7 @@ class FeatureStore:
         self._change("DELETE FROM files WHERE path = ?", [(_file_key(path),) for path in paths])
 
     def read(self, space: FeatureSpace, contents: Sequence[bytes]) -> np.ndarray:
-        """Return what is kept for images: `(len(contents), n_features)` float32.
-
-        A row of NaN stands where nothing is kept. Damaged features are dropped, so that the store
-        takes new ones, with a `DataWarning`.
-        """
+        """Return `(len(contents), n_features)` float32, NaN where nothing is kept or damaged."""
         fingerprint, n_bytes = space.fingerprint, 4 * space.n_features
         rows_of: dict[bytes, list[int]] = {}
         for row, content in enumerate(contents):
@@ -246,10 +242,7 @@ class FeatureStore:
         ]
 
     def prune(self, unused_days: int) -> int:
-        """Drop spaces not used for some days, and what no known file has any more.
-
-        Return how many features that were.
-        """
+        """Drop spaces unused for some days and features of no known file; return how many."""
         known = self._select("SELECT path, size_bytes, changed_ns FROM files")
         stale = [row for row in known if not _is_same(*row)]
         # A row that was renewed meanwhile has another stamp.
@@ -344,8 +337,7 @@ def find_store(folder: Path | None = None) -> tuple[Path, int | None]:
 def clear_store(folder: Path | None = None) -> int:
     """Empty the store, beside other processes that use it too; return how many bytes that freed.
 
-    Where that cannot be done, or it is of another version, its file is deleted, if its head says
-    that it is one of ours.
+    What cannot be emptied or is of another version is deleted, if its head says that it is ours.
     """
     path, size_bytes = find_store(folder)
     if size_bytes is None:

@@ -98,14 +98,9 @@ def find_neighbors(
 ) -> _Neighbors:
     """Return the k nearest embeddings of each query; of equally near ones the lower row first.
 
-    Memory beside the embeddings is some ten megabytes, whatever their number, unless very many are
-    equally near. A row of NaN is nobody's neighbour, `excluded` has rows for each query that are
-    not its neighbours, such as itself; where the collection is smaller, fewer than k are found.
-
-    Example:
-        >>> embeddings = np.array([[0.0], [3.0], [1.0], [1.0]], dtype=np.float32)
-        >>> find_neighbors(embeddings, embeddings[:1], 2, "l2", [np.array([0])]).rows
-        array([[2, 3]])
+    Memory beside the embeddings is some ten megabytes, unless very many are equally near. A row of
+    NaN is nobody's neighbour, `excluded` has rows for each query that are not its neighbours, such
+    as itself; where the collection is smaller, fewer than k are found.
     """
     usable = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
     bounds = _Bounds(embeddings[usable], distance)
@@ -260,10 +255,7 @@ def _describe_collection(
 class _ApproximateIndex:
     """Embeddings of a collection, arranged so that near ones are found without comparing all.
 
-    Args:
-        parts: (first row, embeddings) of the collection; a row of NaN is left out.
-        sample: `(n, n_dims)` float32: embeddings that it is trained on.
-        made_of: see `_describe_collection`.
+    `parts` are (first row, embeddings), `sample` those that it is trained on.
     """
 
     def __init__(
@@ -313,10 +305,7 @@ class _ApproximateIndex:
         excluded: Sequence[np.ndarray] = (),
         fetch: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> _Neighbors:
-        """Return about the k nearest embeddings of each query, measured as `find_neighbors` does.
-
-        Where the index has codes, `fetch` returns the embeddings of rows.
-        """
+        """Return about the k nearest embeddings; with codes, `fetch` gets those of rows."""
         distance = self.made_of["distance"]
         queries = _arrange(queries, distance)
         n_found = k + max(map(len, excluded), default=0)
@@ -382,10 +371,7 @@ class _ApproximateIndex:
 
 
 def _needs_codes(n_images: int, n_dims: int, distance: str) -> bool:
-    """Tell whether a collection is too large for an index of its embeddings as they are.
-
-    Codes know no L1 distance, and each of their bytes is learned from 256 images at least.
-    """
+    """Tell whether an index needs codes, which know no L1 and need 256 images for each byte."""
     return distance != "l1" and n_images > 256 and 4 * n_images * n_dims > _INDEX_FLAT_BYTES
 
 
@@ -459,10 +445,7 @@ class CollectionSearch:
             return self.index.search(queries, k, same, self._fetch(store))
 
     def measure_recall(self, k: int) -> float:
-        """Return the share of true neighbours that the index finds of images drawn by chance.
-
-        It reads the features of the whole collection once. `by_index` comes first.
-        """
+        """Return the share of true neighbours found; it reads the whole collection once."""
         n_images = len(self.files.names)
         rng = np.random.default_rng(defaults.SEED)
         rows = np.sort(rng.choice(n_images, min(_RECALL_QUERIES, n_images), replace=False))
@@ -581,10 +564,7 @@ def list_answers(
     label_of: Mapping[str, str] | None = None,
     names_of: Sequence[Sequence[str]] = (),
 ) -> list[dict[str, Any]]:
-    """Return the neighbors of each query as plain JSON values.
-
-    With labels a query has that of the first of its own `names_of` that has one.
-    """
+    """Return plain JSON values; a query's label is the first that one of its `names_of` has."""
     answers: list[dict[str, Any]] = []
     for number, query in enumerate(queries):
         neighbors: list[dict[str, Any]] = [

@@ -77,11 +77,8 @@ class _HardestImages:
         self.distances = np.full(self.images.shape, np.nan)
 
     def look_through(self, rectangles: list[tuple[np.ndarray, int, int]]) -> None:
-        """Add the hardest images of some places, each of which is in one rectangle.
-
-        A rectangle is float32 distances, NaN where not of this kind, and the places of the first
-        row and of the first column.
-        """
+        """Add the hardest images of some places, each in one rectangle: float32 distances, NaN
+        where not of this kind, and the places of the first row and column."""
         per_image = self.images.shape[1]
         found = []
         for measured, first_row, first_column in rectangles:
@@ -124,10 +121,9 @@ def _mine_images(
 ) -> tuple[tuple[_HardestImages, _HardestImages], dict[str, float]]:
     """Find each image's farthest positives and nearest negatives between the cuts of either.
 
-    No image is its own positive. Of all pairs of an image and a positive, cuts or not,
-    `mixed_pairs` is the share that are farther apart than the image and its nearest negative; of
-    the images that have a positive, `mixed_images` the share whose nearest other image is a
-    negative.
+    Whatever the cuts, `mixed_pairs` is the share of pairs of an image and a positive that are
+    farther apart than the image and its nearest negative; `mixed_images` that of the images with a
+    positive whose nearest other image is a negative.
     """
     positives, negatives = (
         _HardestImages(embeddings, images, cut, per_image, farthest=farthest)
@@ -181,15 +177,10 @@ def _pair_hardest(
 
 
 def hardest_positives(embeddings: np.ndarray, labels: np.ndarray, distance: str) -> np.ndarray:
-    """Return the hardest positive of each image, the farthest of its class: `(n_images,)` int32.
+    """Return the farthest image of each one's class, the lower row of equals: `(n_images,)` int32.
 
-    Of equally far ones (to float32 rounding) the lower row is taken. `NOBODY` is that of a row of
-    NaN, of `NO_LABEL`, and of an image that is alone in its class; these are none either.
-
-    Example:
-        >>> embeddings = np.array([[0.0], [1.0], [5.0], [2.0]], dtype=np.float32)
-        >>> hardest_positives(embeddings, np.array([0, 0, 0, 1]), "l2")
-        array([ 2,  2,  0, -1], dtype=int32)
+    `NOBODY` is that of a row of NaN, of `NO_LABEL`, and of an image that is alone in its class;
+    these are none either.
     """
     found = np.full(len(embeddings), NOBODY, dtype=np.int32)
     usable = np.flatnonzero((labels != NO_LABEL) & np.isfinite(embeddings).all(axis=1))
@@ -252,10 +243,7 @@ def mine_classes(
     stages: Stages,
     draw: Callable[..., Figure],
 ) -> Mined:
-    """Mine hard positives and negatives of labelled images between two cuts each.
-
-    `draw` makes a figure, given its name and what it shows.
-    """
+    """Mine hard positives and negatives between two cuts; `draw` makes a figure, given its name."""
     images = ClassDistances(vectors, labels, distance)
     distribution = DistanceDistribution.of(images, stages("distances"))
     all_counts = (distribution.positives, distribution.negatives)
@@ -382,14 +370,8 @@ def mine_triplets(
 
 
 def _hardest_triplets(margins: np.ndarray, keep: float | int) -> np.ndarray:
-    """Return which triplets have the smallest margins, the smallest first; NaN is left out.
-
-    `keep` is how many as an int, or which share of those that have a margin as a float.
-
-    Example:
-        >>> _hardest_triplets(np.array([0.5, -0.2, np.nan, 0.1]), 2)
-        array([1, 3])
-    """
+    """Return the triplets with the smallest margins, the smallest first, without NaN: `keep` of
+    them as an int, or that share as a float."""
     order = np.argsort(margins, kind="stable")
     order = order[np.isfinite(margins[order])]
     count = keep if isinstance(keep, int) else max(round(keep * len(order)), 1)
