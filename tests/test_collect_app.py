@@ -534,6 +534,11 @@ def test_the_owner_sees_judges_and_what_more_would_bring(open_site):
     ):
         assert text in page, text
     assert owner.get("/image/1/small").status_code == 200
+    # Where errors do not fall as a power does, nothing is known of more answers.
+    site.collection._collected.add_model(41, about | {"after_more": None}, [])
+    page = owner.page("/owner")
+    assert "do not yet tell what more would bring" in page
+    assert "it is enough" not in page and 'class="ahead"' not in page
 
 
 def words_of(language):
