@@ -29,7 +29,7 @@ from named_images import vectors_of
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.collecting.asking import REPEAT_SHARE
+from tripletkit.collecting.asking import _RANDOM_SHARE, REPEAT_SHARE
 from tripletkit.collecting.choosing import (
     ANSWER_S,
     CANT_TELL_S,
@@ -83,7 +83,7 @@ class Study:
         if place < REPEAT_SHARE and self.rows:
             self.seconds += ANSWER_S  # of a question that was answered before
             return
-        if place > 1 - 0.70 and self._chosen:
+        if place > REPEAT_SHARE + _RANDOM_SHARE and self._chosen:
             row = self._chosen.pop(0)
         elif self.way == "alike":
             row = _draw_candidates(self.usable, 9, self.rng, NONE)[0].tolist()

@@ -100,9 +100,6 @@ REDUCTION = "all"
 CLASSES_PER_BATCH = 10
 IMAGES_PER_CLASS = 8
 
-# How much of a class center stays when a batch moves it.
-CENTER_DECAY = 0.9
-
 # Novelty of a test (0: new images of seen classes, 1: unseen classes) up to which nothing is new.
 NOTHING_NEW = 0.07
 
@@ -126,7 +123,7 @@ BATCHES_AHEAD = 3
 FINE_TUNE_VIEWS = 4
 FINE_TUNE_EPOCHS = 5
 
-# Of collecting: the first answers are to questions of chance, then a model chooses such a share.
+# Of collecting: so many first questions are drawn by chance, then a model chooses most of them.
 AUTO_ASK = "margin"
 FIRST_RANDOM = 100
 QUESTIONS_PER_JUDGE = 200

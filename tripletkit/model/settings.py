@@ -218,7 +218,7 @@ class Settings:
         0,
     )
     center_decay: float = _setting(
-        defaults.CENTER_DECAY,
+        0.9,
         "How much of a class center stays when a batch moves it.",
         0,
         1,
