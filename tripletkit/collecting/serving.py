@@ -124,12 +124,15 @@ def tell_address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     names = [f"[{host}]" if ":" in host else host]
     if host in ("0.0.0.0", "::"):
-        names = [socket.gethostname()]
+        name, found = socket.gethostname(), set()
+        with contextlib.suppress(OSError):
+            found = {str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)}
         probing = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with probing as probe, contextlib.suppress(OSError):
             # Nothing is sent: this only asks which address leads out of this machine.
             probe.connect(("192.0.2.1", 9))
-            names.append(probe.getsockname()[0])
+            found.add(probe.getsockname()[0])
+        names = [name, *sorted(each for each in found if not each.startswith("127."))]
     if not ipaddress.ip_address(host).is_loopback:
         logger.warning(
             "pages at %s are not encrypted: whoever can listen to the network sees the images, "
