@@ -435,7 +435,8 @@ def open_folder(path: Path) -> Iterator[Path]:
             try:
                 new.rename(target)
             except OSError:
-                old.rename(target)
+                if old.exists():
+                    old.rename(target)
                 raise
     note_written(path)
 
