@@ -14,7 +14,7 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, is_path
-from tripletkit.data.images import hash_files, open_images
+from tripletkit.data.images import hash_files, open_usable_images
 from tripletkit.data.judgement_tables import labels_of_array
 from tripletkit.data.judgements import (
     Judgements,
@@ -335,7 +335,7 @@ def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> N
     folder = images or found.image_folder
     contents: list[bytes | None] = [None] * len(asked.names)
     if folder is not None and folder.is_dir():
-        paths = open_images(folder, asked.names, skip_bad=True).paths
+        paths = open_usable_images(folder, asked.names).paths
         with FeatureStore() as store:
             contents = hash_files(paths, store).hashes
     if n_unknown := contents.count(None):

@@ -8,7 +8,7 @@ from typing import Unpack
 
 from tripletkit.api.given import EncoderOptions, PathLike
 from tripletkit.api.models import open_backbones
-from tripletkit.data.images import ImagesLike, open_images
+from tripletkit.data.images import ImagesLike, open_usable_images
 from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.data.tables import read_text
 from tripletkit.errors import SettingsError
@@ -62,7 +62,7 @@ def extract(
         raise SettingsError("workers", "`workers` needs `ray`.")
     if dtype not in (None, *DTYPES):
         raise SettingsError("dtype", f"`dtype`: expected {' or '.join(DTYPES)}, got {dtype!r}.")
-    opened = open_images(_read_list(images), follow_outside=follow_outside, skip_bad=True)
+    opened = open_usable_images(_read_list(images), follow_outside=follow_outside)
     folder = Path(output)
     Outputs().folder(folder)
     if shard is not None:
@@ -82,4 +82,4 @@ def _read_list(images: ImagesLike) -> ImagesLike:
     lines = [line.strip(" \t") for line in read_text(Path(images)).split("\n")]
     folder = Path(images).parent
     names = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
-    return open_images([folder / name for name in names], names, skip_bad=True)
+    return open_usable_images([folder / name for name in names], names)

@@ -27,7 +27,7 @@ from tripletkit.api.given import (
     is_path,
     take_encoder_options,
 )
-from tripletkit.data.images import Images, ImagesLike, list_images, open_images
+from tripletkit.data.images import Images, ImagesLike, list_images, open_images, open_usable_images
 from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.labels import read_labels
 from tripletkit.data.outputs import COLLAGE_FORM, OutputFile, Outputs, as_one_run
@@ -659,7 +659,7 @@ def _open_queries(queries: Sequence[Any], collection: Images) -> Images:
         else:
             paths[path] = str(path)
     places = ["`queries`"] * len(paths)
-    return open_images(list(paths), list(paths.values()), places, skip_bad=True)
+    return open_usable_images(list(paths), list(paths.values()), places)
 
 
 def _warn_of_undecided(answers: Answers) -> None:

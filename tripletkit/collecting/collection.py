@@ -35,7 +35,7 @@ from tripletkit.collecting.study import (
     render_markdown,
     shorten_setting,
 )
-from tripletkit.data.images import list_images, open_images
+from tripletkit.data.images import list_images, open_images, open_usable_images
 from tripletkit.data.judgement_files import (
     CANT_TELL,
     DATABASE_FORM,
@@ -105,7 +105,7 @@ class JudgementCollection:
         if is_new:
             Outputs().file(database, DATABASE_FORM)
         names = _list_names(images)
-        opened = open_images(images, names, skip_bad=True)
+        opened = open_usable_images(images, names)
         opened.warn_of_missing()
         paths_of = {n: p for n, p in zip(names, opened.paths, strict=True) if p is not None}
         with ExitStack() as stack:
@@ -255,7 +255,7 @@ def _compute_features(
 ) -> np.ndarray:
     """Return the features of images, NaN where one cannot be read; runs in its own process."""
     encoder = open_encoder(backbone, weights=weights, views=[defaults.VIEWS])
-    files = open_images(folder, names, skip_bad=True)
+    files = open_usable_images(folder, names)
     with FeatureStore(cache) as store:
         return encoder.encode(files, store, progress=progress, tell=False)
 

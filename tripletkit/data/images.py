@@ -297,6 +297,17 @@ def open_images(
     return images if names is None else images.find(names, places)
 
 
+def open_usable_images(
+    given: ImagesLike,
+    names: Sequence[str] | None = None,
+    places: Sequence[str] | None = None,
+    *,
+    follow_outside: bool = False,
+) -> Images:
+    """Take images as `open_images` does, but for those that are missing or cannot be read."""
+    return open_images(given, names, places, skip_bad=True, follow_outside=follow_outside)
+
+
 def hash_files(paths: Sequence[Path | None], memory: Any) -> FileContents:
     """Hash image files, each read only where its size or time changed since it was hashed."""
     there: dict[int, tuple[Path, os.stat_result]] = {}

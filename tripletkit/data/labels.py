@@ -16,7 +16,7 @@ import pandas as pd
 
 from tripletkit.data.columns import FORMS, find_roles
 from tripletkit.data.decoding import IMAGE_SUFFIXES
-from tripletkit.data.images import PathLike, is_path, list_images, open_images
+from tripletkit.data.images import PathLike, is_path, list_images, open_usable_images
 from tripletkit.data.outputs import as_one_run
 from tripletkit.data.tables import FileTable, open_table, place_problems
 from tripletkit.data.text_files import FileRecord, shorten_line
@@ -78,7 +78,7 @@ class ImageLabels:
     ) -> ImageLabels:
         """Find the label of every image, however its name is spelt; others are passed over."""
         others = sorted(set(labels).difference(names))
-        located = [] if folder is None else open_images(folder, others, skip_bad=True).paths
+        located = [] if folder is None else open_usable_images(folder, others).paths
         of_path = {path: labels[name] for name, path in zip(others, located, strict=False) if path}
         by_path = {
             name: of_path[path]
