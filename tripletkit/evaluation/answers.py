@@ -100,8 +100,7 @@ class Answers(Result):
             destination: a path, or an open text stream in UTF-8 that does not translate line ends.
             form: `"csv"` for all columns, which needs questions and margins; `"labels"` for one 0
                 or 1 a line.
-            overwrite: replace an answer file that is there; nothing else ever is. Defaults to
-                `False`.
+            overwrite: replace an answer file that is there; nothing else ever is.
         Raises:
             AnswerFileError: if the form needs what the answers do not hold.
             OutputError: if the path cannot be written, or would replace something it may not.
@@ -172,15 +171,9 @@ class Answers(Result):
 
         Args:
             truth: `(n_triplets,)` 1 where the first image is the nearer one, else 0.
-            ties: see `score`. Defaults to `"answer"`.
+            ties: see `score`.
         Raises:
             AnswerFileError: if ties are to be told from other answers, and there are no margins.
-        Example:
-            >>> answers = Answers(np.array([1, 0, 0, 0]), np.array([0.5, -1, 0, np.nan]), None, "")
-            >>> answers.credit(np.array([1, 1, 0, 0]))
-            array([1., 0., 1., 1.])
-            >>> answers.credit(np.array([1, 1, 0, 0]), ties="half")
-            array([1. , 0. , 0.5, 0. ])
         """
         credit = (self.predictions == truth).astype(np.float64)
         if ties == "answer":

@@ -58,12 +58,7 @@ def _embed_names(rows: np.ndarray, n_names: int, seed: int = defaults.SEED) -> n
 
 
 def _name_margins(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return `(n_triplets,)` float32, how much nearer the first is (squared Euclidean distance).
-
-    Example:
-        >>> _name_margins(np.array([[0.0], [1.0], [3.0]]), np.array([[0, 1, 2]]))  # 9 - 1
-        array([8.])
-    """
+    """Return `(n_triplets,)` float32, how much nearer the first is (squared Euclidean distance)."""
     anchor, first, second = (vectors[column] for column in rows.T)
     return ((anchor - second) ** 2 - (anchor - first) ** 2).sum(axis=1)
 
@@ -181,17 +176,9 @@ def run_baselines(
 
 
 def describe_trap(accuracy: float, interval: Interval, baselines: list[Baseline]) -> str | None:
-    """Say in one sentence that a model's score is no better than names alone, if it is.
-
-    It is so when the best baseline lies within or above the 95% interval of the model's score.
-    Where the names tell nothing either, the model cannot be told from guessing.
-
-    Example:
-        >>> baseline = Baseline("pair memory", 0.993, 5951, 79, wilson_interval(5909, 5951))
-        >>> print(describe_trap(0.82, Interval(0.81, 0.83), [baseline]))
-        The accuracy of 0.820 is no better than what a table of file names gets without looking \
-at an image (pair memory: 0.993): split by image before believing it.
-    """
+    """Say in one sentence that a model's score is no better than names alone, if it is. It is so
+    when the best baseline lies within or above the 95% interval of the model's score. Where the
+    names tell nothing either, the model cannot be told from guessing."""
     best = max(baselines, key=lambda baseline: baseline.accuracy)
     if interval.low > best.accuracy:
         return None

@@ -227,10 +227,8 @@ CONFUSION_FORM = OutputForm(
 
 @dataclass(frozen=True)
 class _Measured:
-    """A mean over queries, 0 to 1, and its 95% interval.
-
-    Wilson's for shares of queries, else `image_interval` with each query an image of its own.
-    """
+    """A mean over queries, 0 to 1, and its 95% interval: Wilson's for shares of queries, else
+    `image_interval` with each query an image of its own."""
 
     value: float
     interval: Interval | NoInterval
@@ -250,12 +248,8 @@ class _ClassVariances:
 
     @classmethod
     def of(cls, embeddings: np.ndarray, labels: np.ndarray) -> _ClassVariances:
-        """Measure how embeddings spread.
-
-        Reference:
-            Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7,
-            1936.
-        """
+        """Measure how embeddings spread (Fisher. The use of multiple measurements in taxonomic
+        problems. Annals of Eugenics 7, 1936)."""
         _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
         embeddings = np.asarray(embeddings, dtype=np.float64)
         centers = _class_means(embeddings, of_class, sizes)
@@ -350,10 +344,8 @@ class LabelScores:
     def of(
         cls, data: TrainingSet, embeddings: np.ndarray, features: np.ndarray, distance: str
     ) -> LabelScores | None:
-        """Classify the labelled validation images by the labelled training images.
-
-        None where fewer than two classes are in training, or none of them in validation.
-        """
+        """Classify the labelled validation images by those of training; None with fewer than two
+        classes in training, or none of them in validation."""
         if data.labels is None:
             return None
         labels = data.labels.of_image
@@ -477,13 +469,6 @@ def classify_embeddings(
     Memory beside the embeddings is some hundred megabytes, whatever their number. Of equally near
     images the lower row comes first. For the cosine, class centers are means of embeddings of
     length 1, and so are variances. Labels are integers from 0.
-
-    Example:
-        >>> embeddings = np.array([[0.0], [1.0], [7.0], [8.0]], dtype=np.float32)
-        >>> labels = np.array([0, 0, 1, 1])
-        >>> scores, _ = classify_embeddings(embeddings, labels, embeddings + 0.4, labels, "l2", k=1)
-        >>> scores.nearest_center.value, scores.precision_at_10.value
-        (1.0, 0.5)
     """
     classes = np.unique(reference_labels)
     if len(classes) < 2:
@@ -530,12 +515,7 @@ def classify_embeddings(
 
 def vote(labels: np.ndarray, is_there: np.ndarray | None = None) -> np.ndarray:
     """Return the label that most of each query's neighbours have; of equals that of the nearest
-    image. Labels, `(n_queries, k)` integers from 0, are of the nearest first.
-
-    Example:
-        >>> vote(np.array([[0, 1, 1, 2], [2, 1, 1, 2]]))
-        array([1, 2])
-    """
+    image. Labels, `(n_queries, k)` integers from 0, are of the nearest first."""
     n_queries, k = labels.shape
     is_there = np.ones(labels.shape, dtype=bool) if is_there is None else is_there
     query, rank = np.nonzero(is_there)
@@ -551,9 +531,7 @@ def vote(labels: np.ndarray, is_there: np.ndarray | None = None) -> np.ndarray:
 
 def _average_precision(own: np.ndarray, ascending: np.ndarray) -> float:
     """Return the average precision of one query, by distances to its class and, sorted, to all.
-
-    That of `sklearn.metrics.average_precision_score`, ties included, in a tenth of the time.
-    """
+    That of `sklearn.metrics.average_precision_score`, ties included, in a tenth of the time."""
     own = np.sort(own)
     n_own_within = np.searchsorted(own, own, side="right")
     n_within = np.searchsorted(ascending, own, side="right")
@@ -578,9 +556,7 @@ def _rank(
     distances: PairwiseDistances, labels: np.ndarray, truth: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of the k nearest, `(n_queries, k)`, and average precision of each query.
-
-    The reference, of these labels, comes first among the rows of the distances, then the queries.
-    """
+    Among the rows of the distances the reference, of these labels, comes before the queries."""
     n_reference, k = len(labels), min(k, len(labels))
     nearest = np.empty((len(truth), k), dtype=labels.dtype)
     precision = np.empty(len(truth))

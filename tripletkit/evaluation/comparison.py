@@ -151,11 +151,6 @@ class Comparison(Result):
             procedure. Scandinavian J. Statistics 6, 1979. Connor. Sample size for testing
             differences in proportions for the paired-sample design. Biometrics 43, 1987 (the
             leading term).
-        Example:
-            >>> right = {"a": np.array([1, 1, 1, 1, 0]), "b": np.array([1, 0, 0, 1, 0])}
-            >>> pair = Comparison.of(right).pairs[0]
-            >>> pair.left, pair.difference, pair.mcnemar_p  # 2 rows differ, both for a: 2 / 2**2
-            ('a', 0.4, 0.5)
         """
         rows = None if triplets is None else triplets.rows
         ranking = [

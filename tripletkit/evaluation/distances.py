@@ -26,16 +26,9 @@ DISTANCE_NAMES = tuple(_TERMS)
 
 
 def triplet_margins(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
-    """Return d(anchor, second) - d(anchor, first): positive where the first is nearer.
-
-    A row's margin depends on its three embeddings alone, and swapping first and second flips the
-    sign and nothing else. Margins, `(n_triplets,)` float32, are NaN where an embedding is.
-
-    Example:
-        >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
-        >>> triplet_margins(embeddings, np.array([[0, 1, 2]]), "l2")   # 1 - 5
-        array([-4.], dtype=float32)
-    """
+    """Return d(anchor, second) - d(anchor, first): positive where the first is nearer. A row's
+    margin depends on its three embeddings alone, and swapping first and second flips the sign and
+    nothing else. Margins, `(n_triplets,)` float32, are NaN where an embedding is."""
     to_first, to_second = triplet_distances(embeddings, rows, distance).T
     return (to_second - to_first).astype(np.float32)
 
@@ -58,11 +51,6 @@ def distances_between(
     They are summed dimension by dimension in float64, so that a distance depends on its two rows
     alone. The embeddings of the pairs are never gathered: beside the arguments, memory is a few
     numbers a pair and some tens of megabytes, whatever the number of dimensions.
-
-    Example:
-        >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0]])
-        >>> distances_between(embeddings, np.array([1, 1]), embeddings, np.array([0, 1]), "l2")
-        array([5., 0.])
     """
     sides = [_named_rows(left, left_rows), _named_rows(right, right_rows)]
     term, finish = _TERMS[distance]
@@ -77,10 +65,8 @@ def distances_between(
 
 
 def _named_rows(embeddings: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return the rows that are used, None for all, and the place of each among them.
-
-    A few pairs of a large collection should not turn all of it.
-    """
+    """Return the rows that are used, None for all, and the place of each among them. A few pairs of
+    a large collection should not turn all of it."""
     if rows.size >= len(embeddings):
         return None, rows
     used, places = np.unique(rows, return_inverse=True)
@@ -91,9 +77,7 @@ def _columns(
     sides: Sequence[tuple[np.ndarray, np.ndarray | None]], distance: str
 ) -> Iterator[list[np.ndarray]]:
     """Yield some dimensions of embeddings, in order: for each side `(n_some_dims, n_used)` float64.
-
-    A side is embeddings and the rows that are used, None for all. For the cosine they get length 1.
-    """
+    A side is embeddings and the rows that are used, None for all; of length 1 for the cosine."""
     lengths = [_lengths(*side) if distance == "cosine" else None for side in sides]
     n_dims = sides[0][0].shape[1]
     n_used = sum(len(embeddings if used is None else used) for embeddings, used in sides)

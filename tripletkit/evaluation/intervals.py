@@ -127,13 +127,6 @@ class ImageSpread:
             of freedom for clusters). Carter, Schnepel, Steigerwald. Review of Economics and
             Statistics 99, 2017 (effective clusters). The two corrections, the sum of two parts and
             the cost of skewness are ours.
-        Example:
-            Two rows share image 0, the third has nothing in common with them. Deviations are 1/3,
-            1/3, -2/3; pairs of rows that share: (2/3)**2 + (2/3)**2 = 8/9; of 9 pairs of rows 5
-            share, so the variance is 8/9 / 9 / (1 - 5/9) = 2/9.
-            >>> spread = ImageSpread.of([1, 1, 0], [[0, 1, 2], [0, 3, 4], [5, 6, 7]])
-            >>> round(spread.standard_error**2, 6)
-            0.222222
         """
         values = np.asarray(values, dtype=np.float64)
         n = len(values)
@@ -186,21 +179,13 @@ def weigh_values(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Reference:
         Hajek. Comment on "An essay on the logical foundations of survey sampling" by D. Basu.
         1971. Särndal, Swensson, Wretman. Model assisted survey sampling, 1992, section 5.5.
-    Example:
-        >>> weigh_values(np.array([1.0, 0.0]), np.array([3.0, 1.0])).tolist()
-        [1.125, 0.375]
     """
     mean = float(values @ weights / weights.sum())
     return mean + weights / weights.mean() * (values - mean)
 
 
 def effective_count(weights: np.ndarray) -> float:
-    """Return how many rows of equal weight tell as much as these (Kish 1965).
-
-    Example:
-        >>> effective_count(np.array([1.0, 1.0, 0.0])), effective_count(np.array([2.0, 2.0]))
-        (2.0, 2.0)
-    """
+    """Return how many rows of equal weight tell as much as these (Kish 1965)."""
     return float(weights.sum() ** 2 / (weights @ weights))
 
 
@@ -210,10 +195,6 @@ def wilson_interval(n_correct: float, n: float) -> Interval:
     Reference:
         Wilson. Probable inference, the law of succession, and statistical inference.
         JASA 22, 1927.
-    Example:
-        >>> interval = wilson_interval(8, 10)
-        >>> round(interval.low, 4), round(interval.high, 4)
-        (0.4902, 0.9433)
     """
     # SciPy's takes whole counts, and a second to import.
     z = NormalDist().inv_cdf(_UPPER)
@@ -242,11 +223,6 @@ def image_interval(
         test. Biometrics 20, 1964 (the averaged quantile). Cameron, Miller. A practitioner's guide
         to cluster-robust inference. J. Human Resources 50, 2015, section VI (few clusters).
         Anscombe. On estimating binomial response relations. Biometrika 43, 1956 (the added halves).
-    Example:
-        >>> rows = np.arange(300).reshape(100, 3)  # no image twice: as independent rows
-        >>> interval = image_interval(np.arange(100) % 2, rows)
-        >>> round(interval.low, 2), round(interval.high, 2)
-        (0.4, 0.6)
     """
     from scipy.special import expit, logit, stdtrit
 
@@ -331,11 +307,9 @@ def score_row(name: str, value: float, wilson: Interval, shared: str, n: int) ->
 
 
 def _subsets(images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Number the distinct images, pairs, ... of all rows, and say which row has which.
-
-    For each size from 1 to k: numbers of the subsets, and the row of each. A subset occurs once a
-    row, also where a row names an image twice.
-    """
+    """Number the distinct images, pairs, ... of all rows, and say which row has which. For each
+    size from 1 to k: numbers of the subsets, and the row of each. A subset occurs once a row, also
+    where a row names an image twice."""
     images = np.sort(images.reshape(len(images), -1), axis=1)
     numbered: np.ndarray = np.unique(images, return_inverse=True)[1].reshape(images.shape)
     n_images = int(numbered.max()) + 1

@@ -51,13 +51,7 @@ class PooledScore(Result):
         draws: np.ndarray,
         trials: np.ndarray | None = None,
     ) -> PooledScore:
-        """Score held-out answers, each 1 where right, 0 where not, a half for a tie.
-
-        Example:
-            >>> images = np.arange(12).reshape(4, 3)
-            >>> PooledScore.of(np.array([1, 1, 0, 1]), images, np.array([0, 0, 1, 1])).accuracy
-            0.75
-        """
+        """Score held-out answers, each 1 where right, 0 where not, a half for a tie."""
         right = np.asarray(right, dtype=np.float64)
         accuracy, of_images, of_training, of_draws = _measure(right, images, draws, (0.0, 1.0))
         interval = of_test = None
@@ -255,13 +249,7 @@ def _show_candidates(candidates: tuple[CandidateWorth, ...]) -> Table:
 def compare_pooled(
     one: np.ndarray, other: np.ndarray, images: np.ndarray, draws: np.ndarray
 ) -> tuple[float, Interval | None]:
-    """Return by how much one model's answers are righter than another's, with a 95% interval.
-
-    Example:
-        >>> images = np.arange(12).reshape(4, 3)
-        >>> compare_pooled(np.ones(4), np.array([1, 1, 0, 1]), images, np.array([0, 0, 1, 1]))[0]
-        0.25
-    """
+    """Return by how much one model's answers are righter than another's, with a 95% interval."""
     difference = np.subtract(one, other, dtype=np.float64)
     mean, of_images, of_training, _ = _measure(difference, images, draws, (-1.0, 1.0))
     if of_images is None:
@@ -300,14 +288,8 @@ def _widen(
 
 
 def weigh_images_alike(images: np.ndarray) -> np.ndarray:
-    """Return `(n,)` weights of triplets, of sum 1, so that images count alike.
-
-    A triplet gets from each of its three images an equal part of what the image has to give.
-
-    Example:
-        >>> weigh_images_alike(np.array([[0, 1, 2], [0, 1, 2], [3, 4, 5]])).tolist()
-        [0.25, 0.25, 0.5]
-    """
+    """Return `(n,)` weights of triplets, of sum 1, so that images count alike. A triplet gets from
+    each of its three images an equal part of what the image has to give."""
     _, places, counts = np.unique(images, return_inverse=True, return_counts=True)
     weights = (1 / counts[places.reshape(images.shape)]).sum(axis=1)
     return weights / weights.sum()
@@ -358,14 +340,7 @@ class LearningCurve(Result):
         n_more: int = 500,
         with_fewer_images: np.ndarray | None = None,
     ) -> LearningCurve:
-        """Fit the curve to `(n_draws, n_points)` numbers of judgements and accuracies.
-
-        Example:
-            >>> n = np.array([[100, 400, 1600]])
-            >>> curve = LearningCurve.fit(n, 0.9 - 1 / np.sqrt(n), n_now=2500, n_more=7500)
-            >>> round(curve.limit, 3), round(curve.gain, 3)   # .9 - 1/50 to .9 - 1/100
-            (0.9, 0.01)
-        """
+        """Fit the curve to `(n_draws, n_points)` numbers of judgements and accuracies."""
         step = 1 / np.sqrt(n_now) - 1 / np.sqrt(n_now + n_more)
         of_draws = zip(n_triplets, accuracies, strict=True)
         gains = np.array([step * np.polyfit(-1 / np.sqrt(n), each, 1)[0] for n, each in of_draws])

@@ -130,10 +130,6 @@ class OddOneOut:
         Reference:
             Hebart, Zheng, Pereira, Baker. Nature Human Behaviour 2020.
             doi:10.1038/s41562-020-00951-3.
-        Example:
-            >>> rows = np.array([[0, 1, 2], [1, 0, 2], [3, 4, 5], [4, 3, 5]])
-            >>> OddOneOut.of(np.array([1, 1, 1, 0]), rows, np.array([1, 1, 2, 2])).accuracy
-            0.5
         """
         if trials is None or not len(trials):
             return None
@@ -311,10 +307,6 @@ class Score(Result):
             unique: count rows that equal an earlier one no second time.
             weights: `(n_triplets,)` how many questions each row stands for; see `weigh_values`.
                 Parts are not weighted.
-        Example:
-            >>> answers = Answers(np.array([1, 0, 1, 1]), None, None, "answers")
-            >>> Score.of(answers, np.array([1, 0, 0, 1])).accuracy
-            0.75
         """
         kept = np.flatnonzero(truth >= 0)
         n_repeats = None
@@ -524,11 +516,6 @@ def score_votes(
     Reference:
         Zhang, Isola, Efros, Shechtman, Wang. The unreasonable effectiveness of deep features as a
         perceptual metric. CVPR 2018. arXiv:1801.03924 (the 2AFC score).
-    Example:
-        >>> answers = Answers(np.array([1, 0]), None, None, "answers")
-        >>> score = score_votes(answers, Votes(np.array([4., 3.]), np.array([1., 2.])))
-        >>> round(score.agreement, 6), score.ceiling  # (0.8 + 0.4) / 2 and (0.8 + 0.6) / 2
-        (0.6, 0.7)
     """
     triplets, share = answers.triplets, votes.share
     if_first, if_second = (answers.credit(np.full(len(votes), label), ties) for label in (1, 0))
@@ -555,11 +542,6 @@ def _compare_voters(votes: Votes) -> _VoterAgreement | None:
     Reference:
         Zhang et al. 2018, as above, give p**2 + (1 - p)**2 for human performance; that counts
         a voter as one of the others too, and so flatters where few were asked.
-    Example:
-        Three of four say B. A voter for B agrees with 2 of 3 others, the one for C with none:
-        (3 * 2/3 + 0) / 4. For each voter for B the others are 2 to 1 for B.
-        >>> _compare_voters(Votes(np.array([3.]), np.array([1.])))
-        _VoterAgreement(n=1, one_another=0.5, with_majority=0.75)
     """
     if not votes.are_counts:
         return None
@@ -655,11 +637,8 @@ class AnswerChecks(Result):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the findings as JSON takes them.
-
-        Of broken rows and rows within knots it gives how many there are; those of the examples
-        are counted from 1.
-        """
+        """Return the findings as JSON takes them. Of broken rows and rows within knots it gives how
+        many there are; those of the examples are counted from 1."""
         consistency = self.consistency
         plain = Result.to_dict(replace(self, triplets=None))
         del plain["triplets"]

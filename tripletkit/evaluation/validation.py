@@ -70,9 +70,7 @@ class Validation(Result):
         is_from_scratch: bool = False,
     ) -> Validation:
         """Score embeddings of `data.names` on the validation triplets, of which there is one.
-
-        `of_map` are the `(n_val,)` float32 margins of a linear map of the features.
-        """
+        `of_map` are the `(n_val,)` float32 margins of a linear map of the features."""
         before = triplet_margins(features, data.val.rows, FROZEN_DISTANCE)
         after = triplet_margins(embeddings, data.val.rows, distance)
         return cls(
@@ -279,10 +277,8 @@ def _describe_near_duplicates(features: np.ndarray, triplets: Triplets) -> str |
 
 
 def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
-    """Say where the features alone show that images or triplets are not what they should be.
-
-    Most images are alike, or the other image is nearer than the one that is said to be.
-    """
+    """Say where the features alone show that images or triplets are not what they should be. Most
+    images are alike, or the other image is nearer than the one that is said to be."""
     alike = describe_alike(features, np.unique(triplets.rows))
     if alike is not None:
         caution(f"{triplets.source}: {alike}", DataWarning)

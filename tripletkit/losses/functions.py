@@ -66,11 +66,9 @@ def _batch_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
 
 
 def _semi_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
-    """Return a triplet for each anchor and positive: the nearest negative farther than that.
-
-    Where no negative is farther the farthest stands in, the least hard there is; so every pair
-    teaches, and embeddings that are all alike still do.
-    """
+    """Return a triplet for each anchor and positive: the nearest negative farther than that. Where
+    no negative is farther the farthest stands in, the least hard there is; so every pair teaches,
+    and embeddings that are all alike still do."""
     is_positive, is_negative = _pairs(labels)
     pairs = tf.cast(tf.where(is_positive & tf.reduce_any(is_negative, axis=1)[:, None]), tf.int32)
     to_positive = tf.gather_nd(distances, pairs)[:, None]
@@ -130,11 +128,9 @@ def _ratio_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTens
 
 
 def mean_loss(losses: KerasTensor, reduction: str) -> KerasTensor:
-    """Return the mean of losses `(n,)`; 0 where there is nothing to take it of.
-
-    With `"active"` of those above 0 alone: the mean over all shrinks as training goes on, until the
-    few triplets that still teach are hardly heard.
-    """
+    """Return the mean of losses `(n,)`; 0 where there is nothing to take it of. With `"active"` of
+    those above 0 alone: the mean over all shrinks as training goes on, until the few triplets that
+    still teach are hardly heard."""
     counted = ops.ones_like(losses)
     if reduction == "active":
         counted = ops.cast(losses > 0, losses.dtype)

@@ -109,11 +109,9 @@ class ShiftDetector:
 
 
 def _chance_of_less(some: np.ndarray, others: np.ndarray) -> float:
-    """Return the p-value of some numbers being less than others, by their ranks.
-
-    It is `scipy.stats.mannwhitneyu` for more than a few; that takes a second to load, in which
-    `predict` is done.
-    """
+    """Return the p-value of some numbers being less than others, by their ranks. It is
+    `scipy.stats.mannwhitneyu` for more than a few; that takes a second to load, in which `predict`
+    is done."""
     n_some, n_others = len(some), len(others)
     n_pairs, n = n_some * n_others, n_some + n_others
     together = pd.Series(np.concatenate([some, others]))

@@ -202,11 +202,9 @@ def _add_views(
 
 
 def _build_triplet_network(encoder: keras.Model) -> keras.Model:
-    """Return the source's model: three images in, the three embeddings side by side out.
-
-    Its inputs are named anchor, positive and negative; where the encoder has several, there are
-    three times as many, named like `anchor_224px_bilinear`.
-    """
+    """Return the source's model: three images in, the three embeddings side by side out. Its inputs
+    are named anchor, positive and negative; where the encoder has several, there are three times as
+    many, named like `anchor_224px_bilinear`."""
     from tripletkit.features.keras_backend import keras
 
     images = [

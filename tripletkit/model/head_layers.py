@@ -134,10 +134,8 @@ class NumpyHead:
             ) from error
 
     def __call__(self, features: np.ndarray, training: bool = False) -> np.ndarray:
-        """Return embeddings `(batch, n_dims)` of `(batch, n_features)` float32.
-
-        `training` is as Keras has it; heads run as they are used, never as in training.
-        """
+        """Return embeddings `(batch, n_dims)` of `(batch, n_features)` float32; `training` is for
+        Keras's signature alone."""
         values = [features]
         for step in self._steps:
             taken = [values[index] for index in step.inputs]
@@ -198,11 +196,9 @@ class NumpyHead:
 
 
 def write_head(head: keras.Model | NumpyHead, path: Path) -> None:
-    """Write a head; into the file of Keras's weights goes the list of its layers, too.
-
-    What comes out is compared with Keras. A head with other layers, or that gives other numbers,
-    is left to Keras, and the log says so.
-    """
+    """Write a head; into the file of Keras's weights goes the list of its layers, too. What comes
+    out is compared with Keras. A head with other layers, or that gives other numbers, is left to
+    Keras, and the log says so."""
     if isinstance(head, NumpyHead):
         head._write(path)
         return
@@ -407,11 +403,9 @@ _RUN: dict[str, Callable[..., np.ndarray]] = {
 
 
 def embed(head: keras.Model | NumpyHead, features: np.ndarray) -> np.ndarray:
-    """Return `(n_images, n_dims)` float32 embeddings of `(n_images, n_features)` features.
-
-    Batches have one shape, the last filled up with zeros, so that an image's embedding does not
-    depend on which others are asked for. A row of NaN gives one.
-    """
+    """Return `(n_images, n_dims)` float32 embeddings of `(n_images, n_features)` features. Batches
+    have one shape, the last filled up with zeros, so that an image's embedding does not depend on
+    which others are asked for. A row of NaN gives one."""
     size = _EMBED_BATCH_SIZE
     embeddings = np.empty((len(features), head.output_shape[-1]), dtype=np.float32)
     batch = np.zeros((size, features.shape[1]), dtype=np.float32)
@@ -457,11 +451,9 @@ class TrainedPart:
 
 
 def join_parts(n_features: int, parts: Sequence[TrainedPart]) -> NumpyHead:
-    """Return a head whose squared L2 distance is the weighted mean of the parts' own.
-
-    It gives the parts' embeddings side by side, each times the root of its weight: length 1 again,
-    as the sum of the weights is 1.
-    """
+    """Return a head whose squared L2 distance is the weighted mean of the parts' own. It gives the
+    parts' embeddings side by side, each times the root of its weight: length 1 again, as the sum of
+    the weights is 1."""
     steps: list[_HeadStep] = []
 
     def add(kind: str, *inputs: int, **options: Any) -> int:

@@ -73,10 +73,8 @@ def finish_head(
     body: keras.Model, settings: Settings, scaling: Scaling | None = None
 ) -> keras.Model:
     """Return a body behind the features as they are; without scaling where weights will be loaded.
-
     The scaling is folded into the first layer of a body, or put before one that starts as the
-    identity, behind a layer that gives the features length 1.
-    """
+    identity, behind a layer that gives the features length 1."""
     if not get_recipe(settings.recipe).starts_as_identity:
         if scaling is not None:
             body.set_weights(scaling.fold_into(body.get_weights()))
@@ -96,9 +94,7 @@ def finish_head(
 
 def join_heads(heads: Sequence[keras.Model]) -> keras.Model:
     """Return one head whose squared L2 distance is the mean of the members' squared ones.
-
-    Embeddings are the members' own side by side, over the root of their number: length 1 again.
-    """
+    Embeddings are the members' own side by side, over the root of their number: length 1 again."""
     if len(heads) == 1:
         return heads[0]
     # Keras wants every part to have a name of its own.

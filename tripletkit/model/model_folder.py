@@ -101,11 +101,9 @@ class ModelFolder:
     def share_learned(
         self, triplets: Triplets, contents: Sequence[bytes | None] | None = None
     ) -> float | None:
-        """Return the share of questions whose answers the model learned from, 0 to 1.
-
-        By the names of their images, and by `contents` where these are at hand, so that images
-        under other names are known again. None where nothing is known.
-        """
+        """Return the share of questions whose answers the model learned from, 0 to 1: by the names
+        of their images, and by `contents` where these are at hand, so that images under other names
+        are known again. None where nothing is known."""
         if _LEARNED_FILE not in self.record.files:
             return None
         learned = np.atleast_2d(np.load(self.path / _LEARNED_FILE, allow_pickle=False))
@@ -151,11 +149,9 @@ class ModelFolder:
         features: FeaturesLike | None = None,
         functions: Sequence[FunctionEncoder] = (),
     ) -> Encoder:
-        """Return the encoder that the model is: what it was trained on, with its head.
-
-        Weights are where the user says, else in the model folder where the backbone was trained
-        too, else where they were at training, else the backbone's own.
-        """
+        """Return the encoder that the model is: what it was trained on, with its head. Weights are
+        where the user says, else in the model folder where the backbone was trained too, else where
+        they were at training, else the backbone's own."""
         record = self.record
         return open_recorded_encoder(
             record.features,
@@ -187,10 +183,8 @@ def checkpoint_path(model: Path) -> Path:
 
 
 def check_model_output(path: Path, *, overwrite: bool = False, begins_anew: bool = False) -> None:
-    """Refuse early what `save_model` would refuse after training.
-
-    To begin anew where an interrupted training left a checkpoint is refused, too.
-    """
+    """Refuse early what `save_model` would refuse after training. To begin anew where an
+    interrupted training left a checkpoint is refused, too."""
     target, checkpoint = path.resolve(), checkpoint_path(path)
     if target.exists():
         _check_replaceable(path, target, overwrite)
@@ -301,10 +295,8 @@ def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:
 
 
 def _find_reason_to_keep(folder: Path) -> str | None:
-    """Return why a folder that is not empty is not one that `save_model` made, if it is not.
-
-    Its record must be as it was written; the other files may be damaged or missing.
-    """
+    """Return why a folder that is not empty is not one that `save_model` made, if it is not. Its
+    record must be as it was written; the other files may be damaged or missing."""
     found = list(folder.iterdir())
     if strange := sorted(file.name for file in found if file.name not in _MODEL_FILES):
         return f"expected a new or empty place or a model folder, found {strange[0]!r} there"

@@ -288,12 +288,7 @@ _OWN_DEFAULTS = ("members", "hidden", "dim", "dropout", "margin", "epochs", "lea
 
 
 def _choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS) -> int:
-    """Return how many passes a training set gets by default: small ones more.
-
-    Example:
-        >>> _choose_epochs(20_000, batch_size=256), _choose_epochs(1_000, batch_size=256)
-        (10, 100)
-    """
+    """Return how many passes a training set gets by default: small ones more."""
     steps = -(-n_triplets // batch_size)
     wanted = -(-defaults.MIN_STEPS * usual // (defaults.EPOCHS * steps))
     return min(max(usual, wanted), defaults.MAX_EPOCHS)
@@ -305,11 +300,7 @@ SETTINGS: dict[str, _SettingFacts] = {
 
 
 def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings, as Python or TOML has them, with each value of its type.
-
-    Raises:
-        SettingsError: for a name that is no setting, or a value that it may not have.
-    """
+    """Return settings, as Python or TOML has them, each value of its type; refuse all else."""
     checked = {}
     for name, value in given.items():
         facts = _find_setting(name)
@@ -342,11 +333,9 @@ def _parse_values(texts: Iterable[str]) -> dict[str, Any]:
 def gather_settings(
     keywords: Mapping[str, Any], pairs: Iterable[str] = (), file: Path | None = None
 ) -> dict[str, Any]:
-    """Return the settings that were given, each checked, whatever they were given by.
-
-    A keyword (None where it was not given) comes before a pair such as `margin=0.3`, both before a
-    file of TOML, or the record of a model.
-    """
+    """Return the settings that were given, each checked, whatever they were given by. A keyword
+    (None where it was not given) comes before a pair such as `margin=0.3`, both before a file of
+    TOML, or the record of a model."""
     found: dict[str, Any] = {} if file is None else check_values(_read_file(file))
     given = check_values({name: value for name, value in keywords.items() if value is not None})
     typed = _parse_values(pairs)

@@ -155,11 +155,9 @@ class Objective:
     def __call__(
         self, embeddings: tf.Tensor, labels: tf.Tensor, triplets: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the loss of a batch, and the share that breaks what is asked of it.
-
-        That is the share of triplets that break the margin (without one: whose positive is not the
-        nearer), or without triplets of images taken for another class.
-        """
+        """Return the loss of a batch, and the share that breaks what is asked of it. That is the
+        share of triplets that break the margin (without one: whose positive is not the nearer), or
+        without triplets of images taken for another class."""
         loss, active = tf.constant(0.0), tf.constant(0.0)
         if self.classifier:
             is_known = labels != NO_LABEL
@@ -206,9 +204,7 @@ class Objective:
 
     def _draw_to_centers(self, embeddings: KerasTensor, labels: KerasTensor) -> KerasTensor:
         """Return `(n,)` half the squared distances to the centers of their classes, and move these.
-
-        They are 0 without a class, or where the class has no center yet.
-        """
+        They are 0 without a class, or where the class has no center yet."""
         centers, is_placed = self.centers
         own = ops.maximum(labels, 0)
         is_counted = ops.cast(labels >= 0, embeddings.dtype) * ops.take(is_placed, own)
@@ -234,11 +230,9 @@ def _share(is_so: tf.Tensor) -> tf.Tensor:
 
 
 class FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam with each variable updated by one operation instead of ten.
-
-    On a head of a million weights it makes a step a fifth shorter, because each of the ten
-    operations reads and writes all of them.
-    """
+    """Keras's Adam with each variable updated by one operation instead of ten. On a head of a
+    million weights it makes a step a fifth shorter, because each of the ten operations reads and
+    writes all of them."""
 
     def reset(self) -> None:
         """Forget all steps, as if none had been taken."""
@@ -265,11 +259,9 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 class BatchLearner:
-    """Steps of Adam on what an objective asks of the embeddings of batches.
-
-    `encode` takes the inputs of a batch, of the type and shape `inputs`, to `(n, dim)` embeddings,
-    as in training, and learns `variables`; what the objective learns is learned too.
-    """
+    """Steps of Adam on what an objective asks of the embeddings of batches. `encode` takes the
+    inputs of a batch, of the type and shape `inputs`, to `(n, dim)` embeddings, as in training, and
+    learns `variables`; what the objective learns is learned too."""
 
     def __init__(
         self,

@@ -111,10 +111,8 @@ class HeadTrainer(Trainer):
         return triplet_margins(embeddings, asked, settings.distance)[None]
 
     def for_draws(self, learned: np.ndarray) -> HeadTrainer:
-        """Return a trainer that takes as many steps, as far as there are triplets for them.
-
-        The first draw says how many epochs these are; folds differ by a few triplets.
-        """
+        """Return a trainer that takes as many steps, as far as there are triplets for them. The
+        first draw says how many epochs these are; folds differ by a few triplets."""
         rows, settings = self.examples.rows, self.settings
         n_all, size = settings.count_per_epoch(rows)
         n_draw, _ = settings.count_per_epoch(rows[learned])
@@ -263,10 +261,8 @@ def _compress_model(head: keras.Model, features: np.ndarray, settings: Settings)
 
 def _list_blends(settings: Settings) -> list[Settings]:
     """Return settings of a residual head with each share of the frozen features to choose from.
-
     There is no choice where the user chose, nor with class centers, which are places among the
-    embeddings as they were trained: then the settings are not the usual ones.
-    """
+    embeddings as they were trained: then the settings are not the usual ones."""
     own = settings.frozen_share, settings.strength
     if own != (defaults.FROZEN_SHARE, defaults.STRENGTH):
         return [settings]
@@ -274,10 +270,8 @@ def _list_blends(settings: Settings) -> list[Settings]:
 
 
 class _Training(EpochTraining):
-    """A head on its way: epochs, and its embeddings and weights between them.
-
-    Memory holds the features of all images once, whatever the number of triplets.
-    """
+    """A head on its way: epochs, and its embeddings and weights between them. Memory holds the
+    features of all images once, whatever the number of triplets."""
 
     # How many classes the training images are of, where that is known.
     _n_classes: int | None = None
@@ -366,11 +360,8 @@ class _HeadTraining(_Training):
 
 
 class _LabelTraining(_Training):
-    """Training on labelled images: classes, centers, and triplets mined within a batch.
-
-    The training rows say which images are for training, and are learned from where nothing is
-    mined.
-    """
+    """Training on labelled images: classes, centers, and triplets mined within a batch. The
+    training rows say which images are for training, and are learned from where nothing is mined."""
 
     def __init__(
         self, features: np.ndarray, train_rows: np.ndarray, settings: Settings, labels: ImageLabels
@@ -510,9 +501,7 @@ _idle: OrderedDict[Hashable, list[Any]] = OrderedDict()
 
 def _borrow(owner: object, form: Hashable, make: Callable[[], _T]) -> _T:
     """Return what was compiled for the same form, and for as long as its owner lives nobody else's.
-
-    The form is all that the compiled thing depends on; what it then holds is of its last owner.
-    """
+    The form is all that the compiled thing depends on; what it then holds is of its last owner."""
     idle = _idle.get(form)
     compiled = idle.pop() if idle else make()
     weakref.finalize(owner, _give_back, form, compiled).atexit = False

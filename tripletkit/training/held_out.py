@@ -116,10 +116,8 @@ def answer_held_out(
     drawn_by: Trainer | None = None,
 ) -> HeldOutAnswers | None:
     """Train without the images of each draw and answer its triplets; None where none can be drawn.
-
     Triplets on which people are tied are not asked. The seed and the features of `drawn_by`, a
-    trainer of the same triplets, decide what is held out. Defaults to `trainer`.
-    """
+    trainer of the same triplets, decide what is held out. Defaults to `trainer`."""
     drawn_by = drawn_by or trainer
     drawn = _draw_held_out(drawn_by.examples, drawn_by.settings.seed)
     if drawn is None:
@@ -212,10 +210,8 @@ _N_MORE = 500
 def measure_learning_curve(
     trainer: Trainer, progress: Progress = no_progress
 ) -> LearningCurve | None:
-    """Train with shares of the judgements, and of the images, and fit the curve.
-
-    Each draw of one round is gone through once; there are three, which give an interval.
-    """
+    """Train with shares of the judgements, and of the images, and fit the curve. Each draw of one
+    round is gone through once; there are three, which give an interval."""
     rows, seed = trainer.examples.rows, trainer.settings.seed
     drawn = _draw_held_out(trainer.examples, seed)
     if drawn is None:
@@ -268,9 +264,7 @@ UnseenRounds = list[tuple[HeldOutClasses, str]]
 
 def plan_unseen_classes(examples: Examples, seed: int, fraction: float) -> UnseenRounds:
     """Decide which classes are held out, up to `defaults.UNSEEN_ROUNDS` times, each time others.
-
-    The classes are those of labelled images where there are labels, else clusters of features.
-    """
+    The classes are those of labelled images where there are labels, else clusters of features."""
     rounds: UnseenRounds = []
     for number in range(defaults.UNSEEN_ROUNDS):
         try:
@@ -312,10 +306,8 @@ def measure_unseen_classes(
     test_features: np.ndarray | None = None,
     progress: Progress = no_progress,
 ) -> UnseenClasses:
-    """Train without whole classes of images and see how the model does on them.
-
-    A triplet that several trainings were asked about is answered by the mean of their margins.
-    """
+    """Train without whole classes of images and see how the model does on them. A triplet that
+    several trainings were asked about is answered by the mean of their margins."""
     examples = trainer.examples
     simple = make_map(examples)
     total, n_answers = np.zeros((2, len(triplets))), np.zeros(len(triplets), dtype=np.int64)

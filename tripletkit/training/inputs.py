@@ -410,10 +410,8 @@ def _warn_of_left_out(data: TrainingSet) -> None:
 
 
 def read_training_triplets(inputs: InputsRecord) -> Triplets | None:
-    """Return what a model was trained on as anchor, positive, negative; None if it is gone.
-
-    Where people voted, the positive is what most of them chose; ties are left out.
-    """
+    """Return what a model was trained on as anchor, positive, negative; None if it is gone. Where
+    people voted, the positive is what most of them chose; ties are left out."""
     if inputs.triplets is None:
         return None
     judgements = reopen_judgements(inputs.triplets, _votes_file(inputs))

@@ -41,9 +41,7 @@ _GATHERED_PAIRS = 20
 @dataclass(frozen=True)
 class PartFeatures:
     """Features of one network and depth, scaled, and the orthonormal directions that training sees.
-
-    Their scaling is None where features of length 1 are not standardised.
-    """
+    Their scaling is None where features of length 1 are not standardised."""
 
     scaling: Scaling | None
     scaled: np.ndarray

@@ -174,10 +174,8 @@ class _PartWeights:
 
 
 class PartsTrainer(Trainer):
-    """Trains parts, of which held-out answers choose the variants and the weights.
-
-    Its variants are those of all candidates, until weights are chosen.
-    """
+    """Trains parts, of which held-out answers choose the variants and the weights. Its variants are
+    those of all candidates, until weights are chosen."""
 
     def __init__(
         self,
@@ -346,14 +344,8 @@ class PartsTrainer(Trainer):
 
 
 def _feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
-    """Return the columns of each network's last features, and of its early ones together.
-
-    The last layers tell classes apart, the early ones what people see.
-
-    Example:
-        >>> _feature_blocks({"net": slice(0, 4), "net:a": slice(4, 6), "net:b": slice(6, 9)})
-        {'net': slice(0, 4, None), 'net early': slice(4, 9, None)}
-    """
+    """Return the columns of each network's last features, and of its early ones together. The last
+    layers tell classes apart, the early ones what people see."""
     blocks: dict[str, slice] = {}
     for name, taken in columns.items():
         network, _, stage = name.partition(":")
@@ -404,9 +396,7 @@ def _measure_worth(
 
 def _choose_steps(margins: np.ndarray, owners: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Return of each part the row of margins, `(n_tried, n_triplets)`, that is right most often.
-
-    Images count alike; `owners` is the part of each row.
-    """
+    Images count alike; `owners` is the part of each row."""
     right = credit(margins) @ weigh_images_alike(images)
     # The first of those that are as good is the simplest: it has the fewest steps.
     return np.array(
@@ -432,11 +422,6 @@ def _choose_parts(margins: np.ndarray, images: np.ndarray) -> _PartWeights:
     Reference:
         Breiman. Stacked regressions. Machine Learning 24, 1996. doi:10.1007/BF00117832 (weights
         from held-out predictions, none below 0).
-    Example:
-        >>> right, wrong = np.ones((1, 90)), np.tile([[1.0, -3.0, 1.0]], 30)
-        >>> choice = _choose_parts(np.vstack([right, wrong]), np.arange(270).reshape(90, 3))
-        >>> bool(choice.weights[0] > choice.weights[1])
-        True
     """
     spreads = _measure_spreads(margins)
     scaled = margins / spreads[:, None]

@@ -75,9 +75,7 @@ _KEEP_PIXELS_BYTES = 1 << 30
 
 class _DecodedImages:
     """Image files as square RGB arrays of the backbone's size; None for one that is not needed.
-
-    They are decoded once if all of them fit into `keep_bytes`, else whenever they are asked for.
-    """
+    They are decoded once if all of them fit into `keep_bytes`, else whenever they are asked for."""
 
     def __init__(
         self,
@@ -384,10 +382,8 @@ def _time_second(call: Callable[[], object]) -> float:
 
 
 class PixelTrainer(Trainer):
-    """Trains a backbone from random weights, with its head.
-
-    The pixel settings are those of this part of the training, where the head had others.
-    """
+    """Trains a backbone from random weights, with its head. The pixel settings are those of this
+    part of the training, where the head had others."""
 
     # How many of the last blocks learn; None for all.
     n_blocks: int | None = None
@@ -428,10 +424,8 @@ class PixelTrainer(Trainer):
     def _fit(
         self, network: _PixelNetwork, head_epochs: int | None, on_epoch: OnEpoch, stages: Stages
     ) -> Fitted:
-        """Train a network, and give the images their new features.
-
-        `head_epochs` are those of the head alone before; None from scratch.
-        """
+        """Train a network, and give the images their new features. `head_epochs` are those of the
+        head alone before; None from scratch."""
         place, (part,) = self.place, self.place.encoder.parts
         checkpoints, n_done = None, 0
         if place.output is not None:

@@ -95,11 +95,8 @@ class _Outcome:
 def train(
     job: Job, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages
 ) -> tuple[ModelFolder, TemporaryDirectory[str] | None]:
-    """Train a model as a job says, and write it.
-
-    Without an output it is written into a folder of its own, which lasts as long as the second
-    thing that is returned.
-    """
+    """Train a model as a job says, and write it. Without an output it is written into a folder of
+    its own, which lasts as long as the second thing that is returned."""
     started_s = time.perf_counter()
     job = job.checked()
     _check_output(job)
@@ -131,9 +128,7 @@ def train(
 @contextmanager
 def _log_epochs(folder: Path | None, on_epoch: OnEpoch) -> Iterator[OnEpoch]:
     """Give what is told each epoch: TensorBoard logs where a folder is given, the log, a listener.
-
-    The package tensorboard is needed to look at the logs, not to write them.
-    """
+    The package tensorboard is needed to look at the logs, not to write them."""
 
     def tell(record: EpochRecord, n_epochs: int) -> None:
         is_known = not math.isnan(record.val_accuracy)

@@ -396,12 +396,7 @@ def _share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> flo
 
 def _mean_pairwise_distance(embeddings: np.ndarray) -> float:
     """Return the root mean square distance between two embeddings, about 1.41 of unit ones that
-    point everywhere.
-
-    Example:
-        >>> _mean_pairwise_distance(np.array([[0.0], [2.0]]))   # pairs 00, 01, 10, 11: 0 4 4 0
-        1.4142135623730951
-    """
+    point everywhere."""
     return float(np.sqrt(2.0 * embeddings.astype(np.float64).var(axis=0).sum()))
 
 
@@ -412,9 +407,6 @@ def _effective_rank(embeddings: np.ndarray) -> float:
 
     Reference:
         Roy, Vetterli. The effective rank. EUSIPCO 2007.
-    Example:
-        >>> round(_effective_rank(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])), 6)
-        2.0
     """
     embeddings = embeddings[:: -(-len(embeddings) // _RANK_IMAGES)].astype(np.float64)
     embeddings -= embeddings.mean(axis=0)
@@ -441,10 +433,8 @@ def check_collapse(
     find_cause: Callable[[], str | None] = lambda: None,
 ) -> tuple[float, float]:
     """Return spread and effective rank of the embeddings of training images; refuse those that are
-    alike, or not numbers, or on a line where there are more classes than that can keep apart.
-
-    After a collapse `find_cause` is asked what the embeddings are made of that explains it.
-    """
+    alike, or not numbers, or on a line where there are more classes than that can keep apart. After
+    a collapse `find_cause` is asked what the embeddings are made of that explains it."""
     advice = (
         f"Try a lower learning rate (`learning_rate={settings.learning_rate / 10:g}`), another "
         "`seed`, or fewer contradictions in the triplets (`tripletkit audit`)."
@@ -484,11 +474,8 @@ _Kept = tuple[list[EpochRecord], int, list[np.ndarray], np.ndarray | None]
 
 
 class Checkpoints:
-    """The checkpoints of one training, in a file.
-
-    A training goes on only where all facts (plain JSON values by what they are called in messages)
-    are as they were.
-    """
+    """The checkpoints of one training, in a file. A training goes on only where all facts (plain
+    JSON values by what they are called in messages) are as they were."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
         self.path = path
@@ -498,9 +485,7 @@ class Checkpoints:
 
     def open(self) -> int:
         """Read what is there, so that `restore` goes on from it, and return after how many epochs.
-
-        What is broken, or of other data or settings, is refused.
-        """
+        What is broken, or of other data or settings, is refused."""
         if not self.path.exists():
             return 0
         try:
