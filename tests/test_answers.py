@@ -149,11 +149,6 @@ def test_readers_show_ten_problems_and_the_total():
     assert table[-1] == "... and 1,224 more (1,234 in all)"
 
 
-def test_read_answers_names_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(AnswerFileError, match="cannot be read"):
-        read_answers(tmp_path / "none.csv")
-
-
 def test_readers_raise_nothing_but_their_error():
     generator = np.random.default_rng(0)
     for _ in range(500):
@@ -225,9 +220,8 @@ def test_answers_survive_writing_and_reading(names, answered):
     answers = read(written(triplets, predictions, expected).encode())
     np.testing.assert_array_equal(answers.margins.astype(np.float32), expected)
     assert answers.predictions.tolist() == predictions.tolist()
-    assert (
-        answers.to_frame().iloc[:, :3].equals(triplets.to_frame().set_axis(["a", "b", "c"], axis=1))
-    )
+    asked = triplets.to_frame().set_axis(["a", "b", "c"], axis=1)
+    assert answers.to_frame().iloc[:, :3].equals(asked)
 
 
 def test_margins_are_the_shortest_decimals_that_read_back():
@@ -238,9 +232,8 @@ def test_margins_are_the_shortest_decimals_that_read_back():
     lines = written(triplets, values > 0, values).splitlines()[1:]
     texts = [line.rpartition(",")[2] for line in lines]
     assert texts[-3:] == ["0.0", "0.0", "1e-09"]
-    assert texts[:-3] == [
-        np.format_float_positional(value, unique=True, trim="0") for value in values[:-3]
-    ]
+    shortest = [np.format_float_positional(value, unique=True, trim="0") for value in values[:-3]]
+    assert texts[:-3] == shortest
 
 
 @pytest.mark.parametrize("reader", [read_answers, read_truth])

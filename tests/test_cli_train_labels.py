@@ -8,16 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import read_record
-
-
-@pytest.fixture
-def table(toy_competition, tmp_path):
-    rows = [
-        f"p{number:02}.png,colour{label}" for number, label in enumerate(toy_competition.labels)
-    ]
-    path = tmp_path / "labels.csv"
-    path.write_text("\n".join(["name,label", *rows]) + "\n")
-    return path
+from drawn import COLOURS
 
 
 @pytest.fixture
@@ -32,17 +23,17 @@ def train(tripletkit, tiny_backbone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_center_loss_keeps_its_centers_with_the_model(
-    toy_competition, table, train, tripletkit, tmp_path
+    toy_competition, labels_file, train, tripletkit, tmp_path
 ):
     images = toy_competition.images
-    table.write_text(table.read_text().replace(",colour", ",'=colour"))
-    train(images, "--labels", table, "--loss", "center", "--dim", 5, code=0)
+    labels_file.write_text(labels_file.read_text().replace("png,", "png,'="))
+    train(images, "--labels", labels_file, "--loss", "center", "--dim", 5, code=0)
     path = tmp_path / "m" / "class_centers.csv"
     centers = pd.read_csv(path, index_col="label")
-    assert list(centers.index) == [f"'=colour{number}" for number in range(6)]
+    assert list(centers.index) == sorted(f"'={colour}" for colour in COLOURS)
     assert centers.shape == (6, 5)
     assert (np.linalg.norm(centers, axis=1) <= 1 + 1e-6).all()
-    train(images, "--labels", table, code=0)
+    train(images, "--labels", labels_file, code=0)
     assert not path.exists()
     # There is no file of the triplets that a report could show.
     result = tripletkit("report", tmp_path / "m", "-o", tmp_path / "r", code=1)
@@ -63,10 +54,10 @@ def test_center_loss_keeps_its_centers_with_the_model(
     ],
 )
 def test_ways_of_learning_go_together_and_answer(
-    toy_competition, table, train, tripletkit, tmp_path, options
+    toy_competition, labels_file, train, tripletkit, tmp_path, options
 ):
     toy = toy_competition
-    train(toy.train, toy.images, "--labels", table, *options, code=0)
+    train(toy.train, toy.images, "--labels", labels_file, *options, code=0)
     answered = tripletkit("predict", toy.test, "--model", tmp_path / "m", code=0)
     assert len(answered.stdout.splitlines()) == 201
 
@@ -95,18 +86,9 @@ def test_images_to_validate_on_can_be_named(toy_competition, train, tmp_path):
         (["TRAIN", "IMAGES", "--mining", "semi-hard"], "--mining semi-hard needs --labels"),
         (["TRAIN", "IMAGES", "--val-labels", "TABLE"], "--val-labels goes with --labels"),
         (["LABELLED", "--loss", "centre"], 'Did you mean "center"?'),
-        (
-            ["LABELLED", "--loss", "center", "--mining", "batch-all"],
-            "--loss center looks at no triplets to mine",
-        ),
-        (
-            ["LABELLED", "--loss", "ratio", "-s", "reduction=active"],
-            "every triplet is active under a margin that never ends",
-        ),
-        (
-            ["LABELLED", "--loss", "ratio", "-s", "margin=0.3"],
-            "-s margin needs a loss with a margin",
-        ),
+        (["LABELLED", "--loss", "center", "--mining", "batch-all"], "looks at no triplets to mine"),
+        (["LABELLED", "--loss", "ratio", "-s", "reduction=active"], "a margin that never ends"),
+        (["LABELLED", "--loss", "ratio", "-s", "margin=0.3"], "needs a loss with a margin"),
         (["LABELLED", "-s", "refresh=3"], "-s refresh needs -s inject_positives=True"),
         (["LABELLED", "-s", "inject_positives=true"], "-s inject_positives needs --mining"),
         (["LABELLED", "-s", "center_decay=0.5"], "needs --loss center"),
@@ -115,11 +97,11 @@ def test_images_to_validate_on_can_be_named(toy_competition, train, tmp_path):
         (["LABELLED", "--split", "image"], "--split is for a triplet file"),
     ],
 )
-def test_wrong_calls(toy_competition, table, train, arguments, message):
+def test_wrong_calls(toy_competition, labels_file, train, arguments, message):
     places = {
         "IMAGES": [toy_competition.images],
-        "LABELLED": [toy_competition.images, "--labels", table],
-        "TABLE": [table],
+        "LABELLED": [toy_competition.images, "--labels", labels_file],
+        "TABLE": [labels_file],
         "TRAIN": [toy_competition.train],
     }
     result = train(*(each for argument in arguments for each in places.get(argument, [argument])))
@@ -127,7 +109,7 @@ def test_wrong_calls(toy_competition, table, train, arguments, message):
     assert message in " ".join(result.stderr.split())
 
 
-def test_one_class_is_too_few(toy_competition, table, train):
-    table.write_text("name,label\np00.png,a\np06.png,a\np12.png,a\n")
-    result = train(toy_competition.images, "--labels", table, code=1)
+def test_one_class_is_too_few(toy_competition, labels_file, train):
+    labels_file.write_text("name,label\np00.png,a\np06.png,a\np12.png,a\n")
+    result = train(toy_competition.images, "--labels", labels_file, code=1)
     assert "at least two classes" in result.stderr

@@ -44,26 +44,12 @@ def train(invoke, toy_competition, tmp_path):
 @pytest.mark.usefixtures("undrawn_figures")
 def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competition, tmp_path):
     result = train(*SCRATCH[:-4], "--epochs", 12, "-s", "batch_size=32", code=0)
-    assert "Pixels: 60 images, kept in memory, 0 MB." in result.stderr
-    assert "Training cnn from scratch, 93,248 weights and the head.\nAn epoch: 13 steps" in (
-        result.stderr
-    )
-    rows = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
-    assert float(rows["trained embeddings"].split()[2]) > 0.9
-    assert "untrained network, cosine" in rows
+    assert "An epoch: 13 steps" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
-
-    model = tk.load(tmp_path / "m").folder
-    assert model.record.to_dict()["settings"]["recipe"] == "linear"
-    assert model.record.to_dict()["pixels"]["from_scratch"] is True
-    settings = model.record.pixels.settings
-    assert (settings.flip, settings.shift) == (True, 0.125)
-    trained = model.record.to_dict()["validation"]["trained"]["accuracy"]
-
+    trained = tk.load(tmp_path / "m").validation.trained.accuracy
+    assert trained > 0.9
     answers = tmp_path / "answers.csv"
-    result = invoke(
-        "predict", toy_competition.test, "--model", tmp_path / "m", "-o", answers, code=0
-    )
+    invoke("predict", toy_competition.test, "--model", tmp_path / "m", "-o", answers, code=0)
     result = invoke("score", answers, toy_competition.truth, "--json")
     assert json.loads(result.stdout)["accuracy"] == trained
     query = toy_competition.images / "p00.png"
@@ -74,8 +60,7 @@ def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competit
         ["report", tmp_path / "m", "-o", tmp_path / "r.html"],
         ["export", "--model", tmp_path / "m", "-o", tmp_path / "x"],
     ):
-        result = invoke(*command, code=0)
-
+        invoke(*command, code=0)
     encoder = keras.saving.load_model(tmp_path / "x" / "encoder.keras")
     pixels = read_pixels(query, 32, "bilinear")
     with np.load(tmp_path / "e.npz") as embeddings:
@@ -155,14 +140,9 @@ def test_options_that_do_not_go_together_are_a_wrong_call(train, options, messag
 
 
 @pytest.fixture
-def model(invoke, toy_competition, tmp_path):
-    """A model on the frozen backbone `tiny`, with the test's questions for validation."""
-    invoke(
-        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),
-        *("--val", toy_competition.test, "--val-truth", toy_competition.truth),
-        *("--backbone", "tiny", "--epochs", 3),
-        code=0,
-    )
+def model(train, tmp_path):
+    """A model on the frozen backbone `tiny`."""
+    train("--backbone", "tiny", "--epochs", 3, code=0)
     return tmp_path / "m"
 
 
@@ -182,10 +162,7 @@ def test_the_last_blocks_go_on_from_the_head_of_a_model(invoke, model, tmp_path)
     said = result.stderr
     # widen: 12 channels to 24, 1x1, without a bias.
     assert "Training the last 1 of 3 blocks of tiny further, 288 of " in said
-    assert "With the frozen backbone: validation accuracy " in said
     assert said.count("epoch  2/2: ") == 1
-    rows = {line.split("  ")[0]: line.split() for line in result.stdout.splitlines()}
-    assert {"trained embeddings", "head, backbone frozen", "frozen features, cosine"} <= set(rows)
     old, new = read_record(model), read_record(tmp_path / "m2")
     pixels = new["pixels"]
     assert (pixels["unfrozen_blocks"], pixels["n_trained_weights"]) == (1, 288)
@@ -204,11 +181,8 @@ def test_a_model_that_has_nothing_set_apart_is_told_as_one(
     invoke, toy_competition, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
-    invoke(
-        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "all"),
-        *("--backbone", "tiny", "--epochs", 1),
-        code=0,
-    )
+    given = (toy_competition.train, toy_competition.images, "--backbone", "tiny", "--epochs", 1)
+    invoke("train", *given, "-o", tmp_path / "all", code=0)
     result = invoke("finetune", tmp_path / "all", "-o", tmp_path / "further", "--epochs", 1, code=0)
     assert "none is left to score fine-tuning by" in " ".join(result.stderr.split())
     assert read_record(tmp_path / "further")["validation"] is None
@@ -255,11 +229,8 @@ def test_triplets_that_changed_are_asked_for(invoke, model, toy_competition, tmp
     train = tmp_path / "train.txt"
     shutil.copyfile(toy_competition.train, train)
     moved = tmp_path / "moved"
-    result = invoke(
-        *("train", train, toy_competition.images, "-o", moved, "--backbone", "tiny"),
-        *("--epochs", 1),
-        code=0,
-    )
+    given = (train, toy_competition.images, "--backbone", "tiny", "--epochs", 1)
+    invoke("train", *given, "-o", moved, code=0)
     train.write_text(train.read_text() + "p00.png p06.png p01.png\n")
     result = invoke("finetune", moved, "-o", tmp_path / "m2")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -284,12 +255,8 @@ def test_wrong_calls_of_fine_tuning(invoke, model, tmp_path, options, message):
 
 
 @pytest.mark.slow
-def test_several_backbones_cannot_be_fine_tuned(invoke, other_backbone, toy_competition, tmp_path):
-    result = invoke(
-        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),
-        *("--backbone", "tiny,tiny-other", "--epochs", 1),
-        code=0,
-    )
+def test_several_backbones_cannot_be_fine_tuned(train, invoke, other_backbone, tmp_path):
+    train("--backbone", "tiny,tiny-other", "--epochs", 1, code=0)
     result = invoke("finetune", tmp_path / "m", "-o", tmp_path / "m2", code=2)
     assert "several backbones or views cannot be fine-tuned" in " ".join(result.stderr.split())
 

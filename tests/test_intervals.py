@@ -34,6 +34,10 @@ def draw_rows(generator: np.random.Generator, n: int, n_images: int) -> np.ndarr
     return rows[differ][:n]
 
 
+def who_shares(rows: np.ndarray) -> np.ndarray:
+    return np.array([[bool(set(left) & set(right)) for left in rows] for right in rows])
+
+
 @pytest.mark.parametrize(("n_correct", "n"), [(0, 5), (5, 5), (8, 10), (3620, 4000)])
 def test_wilson_interval_equals_that_of_scipy(n_correct, n):
     expected = binomtest(n_correct, n).proportion_ci(method="wilson")
@@ -49,7 +53,7 @@ def test_image_spread_equals_a_loop_over_pairs_of_rows():
     effect = generator.normal(size=15)
     values = (effect[rows].sum(axis=1) > 0).astype(float)
     deviations = values - values.mean()
-    shares = np.array([[bool(set(left) & set(right)) for left in rows] for right in rows])
+    shares = who_shares(rows)
     total = (np.outer(deviations, deviations) * shares).sum()
     expected = total / len(rows) ** 2 / (1 - shares.mean())
     assert expected > values.var() / len(rows)  # so that the lower bound is not what is tested
@@ -68,7 +72,7 @@ def test_image_spread_is_not_far_below_that_of_independent_rows():
     # Each image is in one right and one wrong row, so its deviations cancel.
     values, rows = np.array([1, 0, 1, 0]), np.array([[0, 1], [1, 2], [3, 4], [4, 5]])
     spread = ImageSpread.of(values, rows)
-    shares = np.array([[bool(set(left) & set(right)) for left in rows] for right in rows])
+    shares = who_shares(rows)
     center = np.eye(4) - 1 / 4
     noise = sqrt(2 * np.trace(center @ shares @ center @ shares)) / 4 / (1 - shares.mean())
     assert spread.standard_error**2 == pytest.approx(0.25 / 3 * (1 - 0.15 * noise))
@@ -81,7 +85,7 @@ def test_degrees_of_freedom_equal_a_loop_over_matrices():
     effect = generator.normal(size=12)
     values = (effect[rows].sum(axis=1) > 0).astype(float)
     n, deviations = len(rows), values - values.mean()
-    shares = np.array([[bool(set(left) & set(right)) for left in rows] for right in rows])
+    shares = who_shares(rows)
     of_rows = deviations @ deviations / n / (n - 1)
     center = np.eye(n) - 1 / n
     noise = np.trace(center @ shares @ center @ shares)
@@ -163,16 +167,6 @@ def test_image_interval_of_opposite_values_is_mirrored():
     right = generator.random(400) < 0.8
     there, back = image_interval(right, rows), image_interval(~right, rows)
     assert (there.low, there.high) == pytest.approx((1 - back.high, 1 - back.low))
-
-
-def test_image_interval_is_wider_where_images_decide():
-    generator = np.random.default_rng(5)
-    rows = draw_rows(generator, 1000, 60)
-    hard = generator.normal(size=60)
-    values = hard[rows].sum(axis=1) > 0
-    by_image = image_interval(values, rows)
-    shuffled = image_interval(generator.permutation(values), rows)
-    assert by_image.high - by_image.low > 2 * (shuffled.high - shuffled.low)
 
 
 N_SETS = 1000

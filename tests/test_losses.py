@@ -75,7 +75,7 @@ def test_centers_move_and_draw_as_a_plain_loop_has_it():
         np.testing.assert_allclose(centers[label], expected.get(label, np.zeros(3)), rtol=1e-4)
 
 
-def semi_hard_of_addons(distances, labels, margin):
+def semi_hard_of_addons(distances, labels, margin=0.4):
     """`TripletSemiHardLoss` of tensorflow-addons 0.23, in loops."""
     terms = []
     for anchor, positive in zip(*np.nonzero(labels[:, None] == labels[None]), strict=True):
@@ -88,27 +88,23 @@ def semi_hard_of_addons(distances, labels, margin):
     return np.mean(terms)
 
 
-def hard_of_addons(distances, labels, margin, is_soft=False):
+def hard_of_addons(distances, labels, of_one=lambda difference: max(difference + 0.4, 0)):
     """`TripletHardLoss` of tensorflow-addons 0.23, in loops."""
-    terms = []
-    for row, label in zip(distances, labels, strict=True):
-        difference = row[labels == label].max() - row[labels != label].min()
-        terms.append(np.log1p(np.exp(difference)) if is_soft else max(difference + margin, 0))
-    return np.mean(terms)
+    same = labels[:, None] == labels
+    hardest = zip(distances, same, strict=True)
+    return np.mean([of_one(row[is_own].max() - row[~is_own].min()) for row, is_own in hardest])
+
+
+def soft_hard_of_addons(distances, labels):
+    return hard_of_addons(distances, labels, lambda difference: np.log1p(np.exp(difference)))
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"margin": 0.4}, lambda d, labels: semi_hard_of_addons(d, labels, 0.4)),
-        (
-            {"margin": 0.4, "mining": "batch-hard"},
-            lambda d, labels: hard_of_addons(d, labels, 0.4),
-        ),
-        (
-            {"loss": "soft-margin", "mining": "batch-hard"},
-            lambda d, labels: hard_of_addons(d, labels, 0.0, is_soft=True),
-        ),
+        ({"margin": 0.4}, semi_hard_of_addons),
+        ({"margin": 0.4, "mining": "batch-hard"}, hard_of_addons),
+        ({"loss": "soft-margin", "mining": "batch-hard"}, soft_hard_of_addons),
     ],
 )
 def test_the_keras_loss_is_that_of_tensorflow_addons(options, expected):
@@ -164,9 +160,8 @@ def test_the_classifier_is_the_cross_entropy_of_scaled_cosines(embeddings):
     loss, active = objective(tf.constant(embeddings), tf.constant(labels), NO_TRIPLETS)
     assert float(loss) == pytest.approx(np.mean(terms), rel=1e-4)
     is_known = labels != NO_LABEL
-    assert float(active) == pytest.approx(
-        np.mean(logits.argmax(axis=1)[is_known] != labels[is_known])
-    )
+    is_wrong = logits.argmax(axis=1)[is_known] != labels[is_known]
+    assert float(active) == pytest.approx(np.mean(is_wrong))
 
 
 @pytest.mark.parametrize(("loss", "mining"), EVERY_WAY)
@@ -244,8 +239,8 @@ def plain_hard(d, labels):
     return [
         (
             a,
-            max(positives_of(labels, a), key=lambda p: d[a, p]),
-            min(negatives_of(labels, a), key=lambda n: d[a, n]),
+            max(positives_of(labels, a), key=d[a].item),
+            min(negatives_of(labels, a), key=d[a].item),
         )
         for a in range(len(labels))
         if positives_of(labels, a) and negatives_of(labels, a)

@@ -12,7 +12,6 @@ import psutil
 import pytest
 import tensorflow as tf
 from plain import triplet_margins
-from tensorflow.python.eager import context
 
 import tripletkit as tk
 from tripletkit import TripletkitError, defaults
@@ -99,21 +98,6 @@ def test_the_best_epoch_is_kept(features):
     assert kept == pytest.approx(max(accuracies), abs=0.02)
 
 
-def test_without_validation_the_last_epoch_is_kept(features):
-    trained = train(features, n_val=0)
-    assert trained.best_epoch == len(trained.history) == SMALL.epochs
-    assert np.isnan([record.val_accuracy for record in trained.history]).all()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("n_rows", "batch_size"), [(1, 1), (64, 64), (65, 64), (130, 1000)])
-def test_any_number_of_triplets_goes_with_any_batch_size(features, n_rows, batch_size):
-    settings = dataclasses.replace(SMALL, epochs=1, batch_size=batch_size)
-    trained = train(features, settings, n_rows=n_rows, n_val=0)
-    assert np.isfinite(trained.history[0].loss)
-    assert 0 <= trained.history[0].active <= 1
-
-
 @pytest.mark.slow
 def test_an_epochs_loss_is_the_mean_over_its_triplets(features):
     settings = dataclasses.replace(
@@ -149,18 +133,10 @@ def test_check_collapse_says_what_it_saw():
     with pytest.raises(TripletkitError, match="embeddings are not numbers"):
         check_collapse(good * np.nan, 0.1, settings)
     alike = np.ones((3, 3), np.float32)
-    with pytest.raises(
-        TripletkitError, match=r"loss is stuck at the margin \(0\.2000, margin 0\.2"
-    ):
+    with pytest.raises(TripletkitError, match=r"stuck at the margin \(0\.2000, margin 0\.2"):
         check_collapse(alike, 0.2, settings)
     with pytest.raises(TripletkitError, match="semi-hard` is gentler"):
         check_collapse(alike, 0.2, dataclasses.replace(settings, mining="batch-hard"))
-
-
-def test_features_that_are_alike_are_named_as_the_cause():
-    with pytest.raises(TripletkitError, match=r"training collapsed.*features of 100%") as caught:
-        train(np.full((60, N_FEATURES), 3, np.float32))
-    assert "learning_rate" not in str(caught.value)
 
 
 def test_features_of_most_images_alike_are_told_before_training(features, tmp_path):
@@ -247,13 +223,11 @@ def test_memory_does_not_hold_the_features_of_every_triplet():
     settings = dataclasses.replace(SMALL, epochs=1, batch_size=4096)
     process, after = psutil.Process(), []
     before = process.memory_info().rss
-    train_head(
-        features,
-        rows,
-        rows[:200_000],
-        settings,
-        on_epoch=lambda _: after.append(process.memory_info().rss),
-    )
+
+    def look(_):
+        after.append(process.memory_info().rss)
+
+    train_head(features, rows, rows[:200_000], settings, on_epoch=look)
     assert after[0] - before < 400e6
 
 
@@ -341,21 +315,6 @@ def test_a_training_on_reused_steps_is_the_same_bit_for_bit(way):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_idle")
-def test_seeds_are_those_of_keras_and_leave_tensorflow_alone():
-    """TensorFlow's own seed has it optimise every compiled function anew."""
-    given = Settings(hidden=8, dim=3)
-    tf.random.set_seed(7)
-    head_trainer.seed_layers(3)
-    weights = head_trainer.build_body(5, given).get_weights()
-    train_few(0)
-    assert context.global_seed() == 7
-    keras.utils.set_random_seed(3)
-    for ours, theirs in zip(weights, head_trainer.build_body(5, given).get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("nothing_idle")
 def test_two_trainings_at_once_do_not_share(monkeypatch):
     features, rows = draw_few(0)
     settings = Settings(hidden=8, dim=3, batch_size=16)
@@ -368,15 +327,6 @@ def test_two_trainings_at_once_do_not_share(monkeypatch):
     del one, other
     gc.collect()
     assert sum(map(len, head_trainer._idle.values())) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("nothing_idle")
-def test_other_settings_have_steps_of_their_own_and_few_forms_are_kept():
-    for hidden in range(4, 4 + 2 * head_trainer._MAX_FORMS):
-        features, rows = draw_few(0)
-        make_training(features, rows, Settings(hidden=hidden, dim=3))
-    assert len(head_trainer._idle) == head_trainer._MAX_FORMS
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings)])
