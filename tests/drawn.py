@@ -34,3 +34,14 @@ def draw_rows(
             is_wrong = share_wrong and rng.random() < share_wrong
             rows.append([a, c, b] if is_wrong else [a, b, c])
     return rows
+
+
+def class_triplets(labels: np.ndarray, n_triplets: int, seed: int = 0) -> np.ndarray:
+    """Triplets whose positive is of the anchor's class and whose negative is of another."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    while len(rows) < n_triplets:
+        row = rng.permutation(len(labels))[:3]
+        if labels[row[0]] == labels[row[1]] != labels[row[2]]:
+            rows.append(row)
+    return np.array(rows)

@@ -77,11 +77,6 @@ def test_import_is_quick_and_loads_nothing():
     assert done.stdout == f"True [] False\n[] {tk.__version__}\n[]\n"
 
 
-def test_a_name_that_is_not_public_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
-        tk.trian  # noqa: B018
-
-
 def public_callables():
     """Yield (name, function) of all that can be called of what is public."""
     for name in tk.__all__:

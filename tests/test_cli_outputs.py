@@ -20,10 +20,7 @@ from tripletkit.cli.parameters import OutputPath
 # Of each command: how it is called, and its outputs with a suffix that each takes; None is a
 # folder.
 CALLS = {
-    "classify": (
-        "labels.csv images --backbone tiny",
-        {"confusion": ".png"},
-    ),
+    "classify": ("labels.csv images --backbone tiny", {"confusion": ".png"}),
     "collect": ("images --judge anna -n 2 --db new.sqlite", {"offline_page": ".html"}),
     "collage": ("train.txt images", {"output": ".png"}),
     "compare": ("answers.txt others.txt truth.csv --triplets test.txt", {"rows": ".csv"}),
@@ -55,13 +52,11 @@ PROTECTS_IMAGES = set(CALLS) - {"compare", "export", "export-judgements", "split
 # What must be given for another output to be asked for.
 NEEDED = {"triplets": {"output": ".txt"}}
 FORMS = {
-    None: {
-        "split": "val.txt",
-        "export": "encoder.keras",
-        "export-judgements": "votes.csv",
-        "train": "history.csv",
-        "finetune": "history.csv",
-    }
+    "split": "val.txt",
+    "export": "encoder.keras",
+    "export-judgements": "votes.csv",
+    "train": "history.csv",
+    "finetune": "history.csv",
 }
 
 
@@ -149,7 +144,7 @@ def list_targets(command, suffix):
     else:
         yield from ("images", "images/new")
         Path("theirs").mkdir()
-        (Path("theirs") / FORMS[None][command]).write_text("mine\n")
+        (Path("theirs") / FORMS[command]).write_text("mine\n")
         yield "theirs"
 
 

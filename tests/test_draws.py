@@ -6,6 +6,7 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
+from drawn import class_triplets
 from plain import NO_LABEL
 
 from tripletkit import defaults
@@ -14,18 +15,6 @@ from tripletkit.errors import SplitError
 from tripletkit.model.settings import Settings
 from tripletkit.training.held_out import _worth_their_time, answer_held_out
 from tripletkit.training.trainer import Examples, HeldOutAnswers, credit, make_trainer
-
-
-def class_triplets(labels: np.ndarray, n_triplets: int, seed: int = 0) -> np.ndarray:
-    """Triplets whose positive is of the anchor's class and whose negative is of another."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    while len(rows) < n_triplets:
-        row = rng.permutation(len(labels))[:3]
-        if labels[row[0]] == labels[row[1]] != labels[row[2]]:
-            rows.append(row)
-    return np.array(rows)
-
 
 LABELS = np.repeat(np.arange(4), 15)
 ROWS = class_triplets(LABELS, 1500)
@@ -142,28 +131,23 @@ def test_what_can_never_be_held_out_ends_the_search() -> None:
         draws_of(ROWS, 60, is_scored=np.zeros(len(ROWS), dtype=bool))
 
 
-@pytest.mark.parametrize(("enough", "n_rounds"), [(1, 1), (100, 1), (101, 2), (10_000, 4)])
-def test_whole_rounds_are_drawn_until_enough_answers_are_there(
-    enough: int, n_rounds: int, monkeypatch
+@pytest.mark.parametrize(
+    ("enough", "n_rounds", "how"),
+    [(1, 1, {}), (100, 1, {}), (101, 2, {}), (10_000, 4, {}), (10_000, 1, {"budget_s": 0.0})],
+)
+def test_whole_rounds_are_drawn_until_enough_answers_are_there_or_no_time(
+    enough: int, n_rounds: int, how: dict[str, float], monkeypatch
 ) -> None:
     monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 4)
     draws = (Draw(np.arange(9), np.arange(9), number // 3) for number in count())
     told = []
     sizes = []
-    kept = _worth_their_time(draws, sizes, enough, progress=lambda *done: told.append(done))
+    kept = _worth_their_time(draws, sizes, enough, progress=lambda *done: told.append(done), **how)
     for number, _ in enumerate(kept):
         # 100 answers a round.
         sizes.append([30, 30, 40][number % 3])
     assert len(sizes) == 3 * n_rounds
-    assert told[-1] == (3 * n_rounds, 3 * n_rounds)
-
-
-def test_a_budget_of_no_time_leaves_the_first_round() -> None:
-    draws = (Draw(np.arange(9), np.arange(9), number // 3) for number in count())
-    sizes = []
-    for _ in _worth_their_time(draws, sizes, 10_000, budget_s=0.0):
-        sizes.append(10)
-    assert len(sizes) == 3
+    assert how or told[-1] == (3 * n_rounds, 3 * n_rounds)
 
 
 def test_no_answer_chooses_what_answers_it() -> None:
@@ -196,6 +180,8 @@ def test_history_has_the_accuracy_on_held_out_triplets_after_each_epoch() -> Non
     features = (rng.normal(size=(60, 12)) + 2 * np.eye(12)[LABELS]).astype(np.float32)
     settings = Settings.of_recipe("mlp", hidden=8, dim=3, epochs=6, seed=1)
     trainer = make_trainer(Examples(features, ROWS), settings)
+    # Without held-out draws there is no accuracy on them.
+    assert all(np.isnan(record.held_out_accuracy) for record in trainer.fit().history)
     held_out = answer_held_out(trainer)
     chosen = trainer.choose(held_out)
     told = []
@@ -210,10 +196,3 @@ def test_history_has_the_accuracy_on_held_out_triplets_after_each_epoch() -> Non
         assert near.min() - 1e-9 <= accuracy <= near.max() + 1e-9
     # As texts, because from Python 3.13 on a record that holds NaN is not equal to its copy.
     assert list(map(str, told)) == list(map(str, fitted.history))
-
-
-def test_history_without_held_out_draws_has_no_accuracy_on_them() -> None:
-    features = np.random.default_rng(0).normal(size=(60, 12)).astype(np.float32)
-    settings = Settings.of_recipe("mlp", hidden=8, dim=3, epochs=1)
-    (record,) = make_trainer(Examples(features, ROWS), settings).fit().history
-    assert np.isnan(record.held_out_accuracy)

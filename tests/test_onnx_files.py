@@ -261,15 +261,8 @@ def write(
     rank=2,
     **values,
 ):
-    """Write patches, a sum over them and a matrix: `(n, 3, h, w)` -> `(n, 12)`.
-
-    Args:
-        first, last: nodes from `x` to `pixels`, and from `pooled` to the output.
-        further: nodes and outputs beside.
-        inputs: further ones, or None for none at all.
-        rank: of the output.
-        values: constants of these.
-    """
+    """Write patches, a sum over them and a matrix: `(n, 3, h, w)` -> `(n, 12)`; `first` and `last`
+    are nodes from `x` to `pixels` and from `pooled` to the output, `values` their constants."""
     rng = np.random.default_rng(7)
     constants = {
         "patches": (rng.standard_normal((WIDTH, 3, 14, 14)) * 0.05).astype("f4"),

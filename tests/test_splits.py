@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import class_triplets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import read_triplets, read_truth
@@ -311,13 +312,7 @@ def test_competition_file_by_component_keeps_everything(shared):
 
 def test_a_split_by_image_takes_no_whole_class():
     labels = np.repeat(np.arange(5), 24)
-    rng = np.random.default_rng(0)
-    rows = []
-    while len(rows) < 3000:
-        row = rng.permutation(120)[:3]
-        if labels[row[0]] == labels[row[1]] != labels[row[2]]:
-            rows.append(row)
-    split = tk.split(make_triplets(rows), "image", val_fraction=0.25)
+    split = tk.split(make_triplets(class_triplets(labels, 3000)), "image", val_fraction=0.25)
     shares = np.bincount(labels[np.unique(split.val.rows)], minlength=5) / 24
     assert shares == pytest.approx(0.25, abs=0.05)
 
