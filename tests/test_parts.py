@@ -463,3 +463,28 @@ def test_answers_of_a_coin_are_printed_as_such():
         printed.append(score_held_out(held_out, trainer.choose(held_out)).trained.accuracy)
     error = np.std(printed, ddof=1) / np.sqrt(len(printed))
     assert abs(np.mean(printed) - 0.5) < 3 * error
+
+
+def test_a_map_does_not_move_what_lies_outside_its_directions():
+    features, rows = make_triplets(center=5)
+    seen = at_length_1(features, 3)
+    directions, step = train_map(seen, rows, MapSettings(("hinge",)))[0]
+    outside = np.linalg.svd(seen.directions.T)[2][3:]
+    np.testing.assert_allclose(outside @ directions, 0, atol=1e-5)
+    np.testing.assert_allclose(step @ outside.T, 0, atol=1e-5)
+    assert np.abs(step).max() > 0.01
+
+
+@pytest.mark.usefixtures("short_parts")
+def test_of_many_images_a_sample_is_looked_at_and_a_round_is_enough(monkeypatch):
+    trainer = make_ensemble({"net": slice(0, 24)}, n_images=60, n_triplets=300)
+    few, whole = trainer.n_enough, trainer.choose(None).trainer.fit()
+    monkeypatch.setattr(parts_trainer, "_MANY_IMAGES", 60)
+    monkeypatch.setattr(parts_trainer, "_MOST_LOOKED_AT", 30)
+    again = PartsTrainer(trainer.examples, trainer.settings)
+    assert again.n_enough < few
+    sampled = again.choose(None).trainer.fit()
+    # The same heads; what is said of them is of fewer triplets.
+    features = trainer.examples.features
+    np.testing.assert_array_equal(*(fitted.head(features) for fitted in (whole, sampled)))
+    assert whole.history[0].loss != sampled.history[0].loss
