@@ -14,7 +14,7 @@ from plain import NO_LABEL
 import tripletkit
 from tripletkit.errors import SettingsError
 from tripletkit.losses.functions import MINERS, mean_loss
-from tripletkit.losses.loss_registry import LOSSES
+from tripletkit.losses.loss_registry import LOSSES, Loss
 from tripletkit.model.settings import Settings
 from tripletkit.training.batch_learner import Batches, Objective
 
@@ -31,6 +31,26 @@ OF_ONE = {
     "soft-margin": lambda p, n: math.log(1 + math.exp(p - n)),
     "ratio": lambda p, n: (math.exp(p) / (math.exp(p) + math.exp(n))) ** 2,
 }
+
+
+def test_every_loss_of_two_distances_is_compared_with_its_formula():
+    assert {facts.of_triplets for facts in LOSSES.values()} - {None} == {
+        LOSSES[name].of_triplets for name in OF_ONE
+    }
+
+
+@pytest.mark.parametrize(
+    ("of_triplets", "message"),
+    [
+        (lambda p, n, margin: p - n, "function of two distances, written.*TypeError"),
+        (lambda p, n: np.maximum(p, n.numpy()), "has no attribute 'numpy'"),
+        (lambda p, n: tf.reduce_mean(p - n), r"gives the shape \(\)"),
+        ("no_such_module:loss", "No module named 'no_such_module'"),
+    ],
+)
+def test_a_loss_that_cannot_be_computed_is_refused_by_its_name(of_triplets, message):
+    with pytest.raises(SettingsError, match=f'"own": expected a.*{message}'):
+        Loss("own", "", "", "", of_triplets).of_distances(0.2)
 
 
 @pytest.mark.parametrize("name", OF_ONE)

@@ -42,13 +42,35 @@ class Loss:
         return self.has_cross_entropy or self.has_centers
 
     def of_distances(self, margin: float) -> Callable[..., Any] | None:
-        """Return the function of the two distances; None where triplets have no part."""
+        """Return the function of the two distances; None where triplets have no part.
+
+        It is tried first: a fault in a loss of the user's own ends in a line that names it.
+        """
+        from tripletkit.features.keras_backend import tf
+
         if self.of_triplets is None:
             return None
-        function: Callable[..., Any] = load_object(self.of_triplets)
-        if not self.has_margin:
-            return function
-        return lambda to_positive, to_negative: function(to_positive, to_negative, margin)
+        further = (margin,) if self.has_margin else ()
+        two = tf.TensorSpec((2,), tf.float32)
+        try:
+            function = load_object(self.of_triplets)
+            traced = tf.function(lambda *distances: function(*distances, *further))
+            shape = tuple(traced.get_concrete_function(two, two).output_shapes)
+        except Exception as error:
+            # TensorFlow puts where it happened before the reason, and the kind of the error.
+            kind = type(error).__name__
+            reason = (str(error).strip() or "no reason").splitlines()[-1].strip()
+            problem = f"{kind}: {reason.removeprefix(f'{kind}: ')}"
+        else:
+            problem = "" if shape == (2,) else f"of 2 triplets it gives the shape {shape}"
+        if problem:
+            takes = "two distances and the margin" if further else "two distances"
+            raise SettingsError(
+                "loss",
+                f'"{self.name}": expected a function of {takes}, written with `keras.ops`, that '
+                f"gives a loss for each triplet; {problem}",
+            )
+        return lambda to_positive, to_negative: function(to_positive, to_negative, *further)
 
 
 _FUNCTIONS = "tripletkit.losses.functions"
