@@ -95,17 +95,12 @@ def test_commands_on_pages_exist(page):
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
 def test_flags_in_the_text_of_pages_exist(page):
-    # The last two are of examples/collect_benchmark.py and accuracy_benchmark.py.
-    known = flags_of(*(command for _, command in walk_commands())) | {
-        "--clean",
-        "--errors",
-        "--only",
-    }
+    known = flags_of(*(command for _, command in walk_commands()))
+    known |= {"--clean", "--errors", "--only"}  # of scripts in examples/
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     code = re.findall(r"`([^`\n]+)`", text)
-    ours = [
-        part for part in code if not part.startswith(("pip ", "python ", "bash ", "tensorboard "))
-    ]
+    others = ("pip ", "python ", "bash ", "tensorboard ")
+    ours = [part for part in code if not part.startswith(others)]
     flags = {flag for part in ours for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
     assert sorted(flags - known) == []
 
