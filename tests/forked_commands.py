@@ -33,12 +33,8 @@ _LATE = (
 class PreloadedCommand:
     """The process that forks; `start` gives it one command after the other.
 
-    Args:
-        folder: where the commands run.
-        environment: of the commands.
-        errors: file that gets what the last command said on stderr.
-        prefix: words of a call that runs the process with fewer rights.
-        modules: that are imported once; everything by default.
+    `errors` gets what the last command said on stderr, `prefix` is a call that runs the process
+    with fewer rights, and `modules` (by default everything) are imported once.
     """
 
     def __init__(

@@ -39,10 +39,11 @@ import tiny_backbone as tiny
 from click.testing import CliRunner, Result
 from collected import answer_all, start
 from conftest import run_command
+from drawn import COLOURS, draw_images, draw_rows
 from forked_commands import PreloadedCommand
 from mutated_images import images_with_mutated_exif, mutated_images
 from opened import read_answers, read_triplets, read_truth
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from tripletkit import TripletkitError, defaults
 from tripletkit.data.decoding import read_image
@@ -55,7 +56,6 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "hostile"
 N_IMAGES, N_TEXTS, N_DAMAGED_IMAGES, N_TAGS, N_KILLS = 24, 20_000, 5_000, 2_000, 40
 N_RECORDS, SEED = 300, 11
 PARTNERS = ("00001.jpg", "00002.jpg")  # in each triplet about an image of the manifest
-COLOURS = ["red", "blue", "lime"]
 TIMEOUT_S = 900
 
 # Each is killed while one of two runs replaces what the other wrote: {} is one word or the other.
@@ -296,9 +296,9 @@ HEADING = f"{'':<32}{'tried':>8}{'refused':>9}" + "".join(f"{kind:>11}" for kind
 class World:
     """A folder with images, texts and a model, and the command in a process of its own."""
 
-    def __init__(self, folder: Path, is_shipped: bool = False) -> None:
+    def __init__(self, folder: Path, n_kills: int, is_shipped: bool) -> None:
         self.folder = folder / "world"
-        self.is_shipped = is_shipped
+        self.n_kills, self.is_shipped = n_kills, is_shipped
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         weights = folder / "tiny.weights.h5"
@@ -326,8 +326,7 @@ class World:
 
     def judge(self, name: str) -> None:
         """Write a database of judgements."""
-        images = [f"p{number:02}.png" for number in range(N_IMAGES)]
-        database, asker = start(self.folder / name, images, n_questions=20, overlap=2)
+        database, asker = start(self.folder / name, NAMES, n_questions=20, overlap=2)
         for judge in ("anna", "ben"):
             answer_all(database, asker, judge, lambda anchor, shown: "left")
         database.close()
@@ -350,10 +349,15 @@ class World:
             if content is not None and (self.folder / path).read_bytes() != content:
                 (self.folder / path).write_bytes(content)
 
-    def litter(self, known: Sequence[str] = ()) -> list[str]:
-        names = {Path(name).name for name in known}
+    def lost(self, before: dict[Path, bytes | None]) -> list[str]:
+        """Return which files are gone, or other than they were."""
+        after = self.snapshot()
+        return [str(path) for path in before if after.get(path) != before[path]]
+
+    def litter(self) -> list[str]:
+        """Return what commands have left behind, which is no hidden file of FOREIGN."""
         found = [*self.folder.rglob(".*"), *self.temporary.iterdir()]
-        return [path.name for path in found if path.name not in names]
+        return [path.name for path in found if path.name != ".notes"]
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -377,34 +381,25 @@ class World:
             preloaded.close()
 
     def _draw(self) -> None:
-        (self.folder / "images").mkdir(parents=True)
-        rng = random.Random(5)
-        colour_of = {f"p{number:02}.png": COLOURS[number % 3] for number in range(N_IMAGES)}
-        for number, (name, colour) in enumerate(colour_of.items()):
-            image = Image.new("RGB", (40, 36), "white")
-            ImageDraw.Draw(image).ellipse((4, 4, 20 + number % 7, 24), fill=colour)
-            image.putpixel((39, 35), (number, number, number))
-            image.save(self.folder / "images" / name)
-        names = list(colour_of)
-        lines = []
-        while len(lines) < 200:
-            a, b, c = rng.sample(names, 3)
-            if colour_of[a] == colour_of[b] != colour_of[c]:
-                lines.append(f"{a} {b} {c}\n")
+        rng = np.random.default_rng(5)
+        draw_images(self.folder / "images", N_IMAGES, rng)
+        rows = draw_rows(0, N_IMAGES, 200, rng)
+        lines = [" ".join(NAMES[image] for image in row) + "\n" for row in rows]
+        labels = [f"{name},{COLOURS[number % len(COLOURS)]}\n" for number, name in enumerate(NAMES)]
         texts = {
             "train.txt": "".join(lines),
             "test.txt": "".join(lines[:50]),
             "truth.csv": "label\n" + "1\n0\n" * 25,
             "answers.txt": "1\n" * 50,
             "others.txt": "0\n" * 50,
-            "labels.csv": "name,label\n" + "".join(f"{n},{c}\n" for n, c in colour_of.items()),
+            "labels.csv": "name,label\n" + "".join(labels),
         }
         for name, text in texts.items():
             (self.folder / name).write_text(text)
         shutil.copy(self.folder / "images" / "p00.png", self.folder / "query.png")
 
 
-def kill_commands(world: World, n_points: int) -> Iterator[Row]:
+def kill_commands(world: World) -> Iterator[Row]:
     """Kill each command at moments spread over its run; then let it run once more.
 
     By turns with SIGKILL and SIGTERM. The store of features is emptied every fourth time, so that
@@ -423,13 +418,13 @@ def kill_commands(world: World, n_points: int) -> Iterator[Row]:
                 durations_s.append(time.monotonic() - started_s)
                 whole.append(_read_outputs(world, outputs))
             before = world.snapshot()
-            for point in range(n_points):
+            for point in range(world.n_kills):
                 if not point % 4:
                     # Not all: without the record of what was written nothing is replaced.
                     for path in (world.folder.parent / "cache").glob("features.sqlite3*"):
                         path.unlink()
                 pid = preloaded.start(variants[point % 2].split())
-                if preloaded.wait(min(durations_s) * (point + 0.5) / n_points) is None:
+                if preloaded.wait(min(durations_s) * (point + 0.5) / world.n_kills) is None:
                     os.kill(pid, signal.SIGTERM if point % 3 == 2 else signal.SIGKILL)
                     row.n_refused += preloaded.wait(TIMEOUT_S) != 0
                 row.n_tried += 1
@@ -446,7 +441,6 @@ def kill_commands(world: World, n_points: int) -> Iterator[Row]:
         # As the next run does that needs temporary files; this one may have needed none.
         remove_unfinished(world.temporary)
         remove_unfinished(world.folder)
-        row.problems["left"] += world.litter()
         yield row
 
 
@@ -481,11 +475,9 @@ def _check_outputs(
 
 def _check_others(world: World, before: dict, outputs: str, when: str, row: Row) -> None:
     """Hold that every other file is what it was, and that models can be loaded."""
-    after = world.snapshot()
-    for path, content in before.items():
-        if str(path.parts[0]).removesuffix("-wal").removesuffix("-shm") in outputs.split():
-            continue
-        if path not in after or after[path] != content:
+    for path in world.lost(before):
+        name = Path(path).parts[0].removesuffix("-wal").removesuffix("-shm")
+        if name not in outputs.split():
             row.problems["lost"].append(f"{when}: {path} is gone or another")
     for model in ("m0", "m1"):
         try:
@@ -508,26 +500,25 @@ def overwrite_everything(world: World) -> Iterator[Row]:
             for target in targets:
                 for force in ("", " --force"):
                     row.call(world.words(command.format(target) + force), f"{target}{force}")
-                    after = world.snapshot()
-                    lost = {path for path in before if after.get(path) != before[path]}
+                    lost = set(world.lost(before))
                     if lost - (_replaceable(command, target) if force else set()):
-                        row.problems["lost"].append(f"{target}{force}: {sorted(map(str, lost))}")
+                        row.problems["lost"].append(f"{target}{force}: {sorted(lost)}")
                     row.problems["left"] += world.litter()
                     world.restore(before)
             yield row
 
 
-def _replaceable(command: str, target: Path) -> set[Path]:
+def _replaceable(command: str, target: Path) -> set[str]:
     """Return what --force may replace: files of ours that have the very form of the output."""
     name = command.split()[0]
     if name == "train" and target == Path("m0"):
-        return {Path("m0") / name for name in ("model.json", "head.weights.h5", "history.csv")}
+        return {"m0/model.json", "m0/head.weights.h5", "m0/history.csv"}
     forms = {
         "predict": {"answers.txt", "others.txt"},
         "triplets": {"train.txt", "test.txt", "truth.csv"},
         "mine": {"train.txt", "test.txt"},
     }
-    return {target} & set(map(Path, forms.get(name, ())))
+    return {str(target)} & forms.get(name, set())
 
 
 def harm(world: World) -> Iterator[Row]:
@@ -556,14 +547,12 @@ def harm(world: World) -> Iterator[Row]:
                 result = row.call(world.words(part), command)
             if (result.exit_code == 0) != ("cache" in command.split()):
                 row.problems["wrong"].append(f"{command}: exit {result.exit_code}")
-            after = world.snapshot()
-            lost = sorted(str(path) for path in before if after.get(path) != before[path])
-            lost += [str(path) for path in set(after) - set(before) if path.parts[0] == "images"]
+            new = set(world.snapshot()) - set(before)
+            lost = world.lost(before) + [str(path) for path in new if path.parts[0] == "images"]
             if lost:
                 row.problems["lost"].append(f"{command}: {lost}")
-            row.problems["left"] += world.litter(FOREIGN)
+            row.problems["left"] += world.litter()
             world.restore(before)
-    world.restore(world.at_first)
     yield row
 
 
@@ -602,9 +591,7 @@ def deny(world: World) -> Iterator[Row]:
         cache.chmod(0o755)
         if world.snapshot() != before:
             row.problems["lost"].append("files of the world are other than before")
-        row.problems["left"] += world.litter()
         yield row
-    world.restore(world.at_first)
 
 
 def mistake_labels(world: World) -> Iterator[Row]:
@@ -615,8 +602,6 @@ def mistake_labels(world: World) -> Iterator[Row]:
             path.write_bytes(content)
             for command in LABELLED:
                 row.call(world.words(command.format(path)), what)
-    row.problems["left"] += world.litter()
-    world.restore(world.at_first)
     yield row
 
 
@@ -648,8 +633,6 @@ def tamper_with_record(world: World) -> Iterator[Row]:
                 if (result.exit_code and not number) or not (result.exit_code or is_answered):
                     row.problems["wrong"].append(f"{number} {place}: {result.output[:200]}")
             (world.folder / "new.html").unlink(missing_ok=True)
-    world.restore(world.at_first)
-    row.problems["left"] += world.litter()
     yield row
 
 
@@ -686,7 +669,6 @@ def damage_databases(world: World) -> Iterator[Row]:
                     row.problems["wrong"].append(f"{command}: {result.output[-200:]}")
             row.problems["left"] += world.litter()
             world.restore(before)
-    world.restore(world.at_first)
     yield row
 
 
@@ -710,7 +692,6 @@ def plug_in(world: World) -> Iterator[Row]:
                 row.problems["traceback"].append(f"{what}: {done.stderr[-300:]}")
             if (code := done.returncode) != (0 if call == "backbones" else 2):
                 row.problems["wrong"].append(f"{what}: {call}: {code} {done.stderr[-200:]}")
-    row.problems["left"] += world.litter()
     yield row
 
 
@@ -904,7 +885,7 @@ PARTS: dict[str, Callable[[World], Iterator[Row]]] = {
     "texts": damage_texts,
     "images": damage_images,
     "manifests": try_manifests,
-    "kill": partial(kill_commands, n_points=N_KILLS),
+    "kill": kill_commands,
 }
 
 
@@ -912,14 +893,15 @@ def run(parts: list[str], n_points: int = N_KILLS, *, is_shipped: bool = False) 
     """Run parts of the campaign, print a row each and one of all, and return the rows."""
     print(HEADING)
     rows = []
-    steps = PARTS | {"kill": partial(kill_commands, n_points=n_points)}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on damaged tags and columns that are not read
-        world = World(Path(folder), is_shipped)
+        world = World(Path(folder), n_points, is_shipped)
         for part in parts:
-            for row in steps[part](world):
+            for row in PARTS[part](world):
+                row.problems["left"] += world.litter()
                 print(row, flush=True)
                 rows.append(row)
+            world.restore(world.at_first)
     in_all = Row("in all", sum(row.n_tried for row in rows), sum(row.n_refused for row in rows))
     for kind, found in in_all.problems.items():
         found += [text for row in rows for text in row.problems[kind]]

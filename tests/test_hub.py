@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 import onnx
 import pytest
-from loopback_hub import COMMIT, LoopbackHub
 from tiny_encoders import build_transformer
 
 from tripletkit import TripletkitError
@@ -32,6 +36,85 @@ CONFIG = {
 }
 SHAPE = {"side_px": 56, "patch_px": 14, "width": 384, "n_heads": 6, "n_blocks": 2}
 TAKEN = ["--backbone-output", "last_hidden_state:cls"]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class LoopbackHub:
+    """Serves files, name -> content, as one repository of Hugging Face's hub would.
+
+    It notes what is `asked` and by which `agents`, sends `wrong` contents where there are such,
+    breaks the line after so many bytes (`cut`), and takes `slow_s` for each megabyte.
+    """
+
+    def __init__(self, files):
+        self.files = files
+        self.asked, self.wrong, self.cut, self.agents = [], {}, {}, []
+        self.slow_s = 0.0
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                path = unquote(urlparse(self.path).path)
+                hub.asked.append(f"{self.command} {path}")
+                hub.agents.append(self.headers.get("user-agent", ""))
+                if path.startswith(f"/api/models/{REPO}"):
+                    self.answer({"Content-Type": "application/json"}, hub.describe())
+                elif not path.startswith(f"/{REPO}/resolve/"):
+                    self.answer({"X-Error-Code": "RepoNotFound"}, b"", status=404)
+                elif (name := path.split("/resolve/", 1)[1].split("/", 1)[1]) in hub.files:
+                    content, digest = hub.files[name], hub.digest(name)
+                    headers = {
+                        "X-Repo-Commit": COMMIT,
+                        "ETag": f'"{digest}"',
+                        "X-Linked-ETag": f'"{digest}"',
+                        "X-Linked-Size": str(len(content)),
+                        "Accept-Ranges": "none",
+                    }
+                    self.answer(headers, hub.wrong.get(name, content), hub.cut.get(name))
+                else:
+                    self.answer({"X-Error-Code": "EntryNotFound"}, b"", status=404)
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def answer(self, headers, body, cut=None, status=200):
+                self.send_response(status)
+                for key, value in headers.items():
+                    self.send_header(key, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                body = body[:cut] if self.command == "GET" else b""
+                with contextlib.suppress(OSError):  # Whoever asked may be gone.
+                    for start in range(0, len(body), 1 << 20):
+                        self.wfile.write(body[start : start + (1 << 20)])
+                        time.sleep(hub.slow_s)
+                if cut is not None:
+                    self.close_connection = True
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def digest(self, name):
+        """Large files, networks and their data, go by their SHA-256."""
+        kind = hashlib.sha256 if ".onnx" in name else hashlib.sha1
+        return kind(self.files[name]).hexdigest()
+
+    def describe(self):
+        facts = {"_id": "0", "id": REPO, "modelId": REPO, "sha": COMMIT, "tags": []}
+        facts |= {"siblings": [{"rfilename": name} for name in self.files]}
+        return json.dumps(facts | {"private": False, "downloads": 0}).encode()
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +170,7 @@ def test_a_name_on_the_hub_is_its_file(run, files, toy_competition, tmp_path):
     images = toy_competition.images
     train = ["train", toy_competition.train, images, "--epochs", "1", "--unseen-classes", "0"]
     train += TAKEN
-    with LoopbackHub(REPO, files) as hub:
+    with LoopbackHub(files) as hub:
         done = run(*train, "--backbone", NAME, "-o", "m", hub=hub)
         got = {path.rpartition("/resolve/")[2].partition("/")[2] for path in hub.asked}
         assert not [agent for agent in hub.agents if "torch" in agent or "tensorflow" in agent]
@@ -115,7 +198,7 @@ def test_a_name_on_the_hub_is_its_file(run, files, toy_competition, tmp_path):
 def test_what_the_hub_does_not_have_or_sends_wrongly_is_told(run, files, toy_competition):
     embed = ["embed", toy_competition.images, "-o", "e.npz", "--force", *TAKEN, "--backbone"]
     name = "onnx/vision_model.onnx_data"
-    with LoopbackHub(REPO, files) as hub:
+    with LoopbackHub(files) as hub:
         hub.wrong[name] = files[name][:-8] + b"\1" * 8
         assert "is not what the hub says (its sha256" in run(*embed, NAME, hub=hub, code=1).stderr
         hub.wrong.clear()
@@ -127,7 +210,7 @@ def test_what_the_hub_does_not_have_or_sends_wrongly_is_told(run, files, toy_com
     offline = run(*embed, "hf:no/body", code=1, offline=True).stderr
     assert "cannot be had from the hub (OfflineModeIsEnabled" in offline
     assert "expected hf:OWNER/NAME" in run(*embed, "hf:nobody", code=2).stderr
-    with LoopbackHub(REPO, {"onnx/a.onnx": b"", "onnx/b.onnx": b""}) as hub:
+    with LoopbackHub({"onnx/a.onnx": b"", "onnx/b.onnx": b""}) as hub:
         assert "Say which: hf:" in run(*embed, f"{NAME}@other", hub=hub, code=1).stderr
 
 
@@ -137,7 +220,7 @@ def test_a_download_that_breaks_off_or_is_killed_is_taken_up_again(
     run, files, toy_competition, tmp_path
 ):
     embed = ["embed", toy_competition.images, "-o", "e.npz", "--backbone", NAME, "--force", *TAKEN]
-    with LoopbackHub(REPO, files) as hub:
+    with LoopbackHub(files) as hub:
         hub.slow_s = 0.5
         for after_s in (0.0, 0.3, 0.8):
             hub.asked.clear()

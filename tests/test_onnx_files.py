@@ -9,9 +9,9 @@ import onnx
 import onnxruntime
 import pytest
 import tiny_encoders
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from PIL import Image
-from tiny_encoders import N_FEATURES, SIDE_PX, add_outputs, export
+from tiny_encoders import N_FEATURES, SIDE_PX, export
 
 from tripletkit import TripletkitError, open_images
 from tripletkit.errors import BackboneError, SettingsError
@@ -51,6 +51,20 @@ def open_file(path, preprocess=HOW, **options):
 def compute(path, preprocess=HOW, pixels=PIXELS, **options):
     (function,) = open_file(path, preprocess, **options).network_functions(path.parent)
     return function(pixels)
+
+
+def add_outputs(path, names):
+    """Give a file further outputs, each of the first token."""
+    made = onnx.load(path)
+    made.graph.initializer.append(numpy_helper.from_array(np.array(0), "first"))
+    for name in names:
+        more = onnx.parser.parse_graph(
+            f"g (float[n, m, k] last_hidden_state) => (float[n, k] {name}) "
+            f"{{ {name} = Gather<axis=1>(last_hidden_state, first) }}"
+        )
+        made.graph.node.extend(more.node)
+        made.graph.output.extend(more.output)
+    onnx.save(made, path)
 
 
 @pytest.mark.parametrize(
@@ -94,15 +108,15 @@ def test_a_layout_that_the_file_does_not_say_is_asked_for(transformer, tokens, t
 @pytest.mark.parametrize(
     ("extra", "asked", "found"),
     [
-        ({"pooler_output": 2}, None, ("pooler_output", "none")),
-        ({"pooler_output": 2, "image_embeds": 2}, None, ("image_embeds", "none")),
-        ({"pooler_output": 2}, "last_hidden_state:mean", ("last_hidden_state", "mean")),
-        ({"a": 2, "b": 2}, "b", ("b", "none")),
-        ({}, "last_hidden_state:cls", ("last_hidden_state", "cls")),
+        (["pooler_output"], None, ("pooler_output", "none")),
+        (["pooler_output", "image_embeds"], None, ("image_embeds", "none")),
+        (["pooler_output"], "last_hidden_state:mean", ("last_hidden_state", "mean")),
+        (["a", "b"], "b", ("b", "none")),
+        ([], "last_hidden_state:cls", ("last_hidden_state", "cls")),
     ],
 )
 def test_the_output_is_found_or_chosen(path, tokens, extra, asked, found):
-    add_outputs(path, **extra)
+    add_outputs(path, extra)
     facts = open_file(path, backbone_output=asked).facts
     assert (facts["output"], facts["pooling"], facts["n_features"]) == (*found, N_FEATURES)
     want = tokens.mean(axis=1) if found[1] == "mean" else tokens[:, 0]
@@ -112,15 +126,15 @@ def test_the_output_is_found_or_chosen(path, tokens, extra, asked, found):
 @pytest.mark.parametrize(
     ("extra", "asked", "message"),
     [
-        ({}, None, "Choose one with .*: last_hidden_state:cls, last_hidden_state:mean$"),
-        ({"a": 2}, None, "last_hidden_state:cls, last_hidden_state:mean, a$"),
-        ({}, "pooler_output", 'among last_hidden_state:cls, .*, got "pooler_output"'),
-        ({}, "last_hidden_state", 'got "last_hidden_state"'),
-        ({}, "last_hidden_state:max", 'got "last_hidden_state:max"'),
+        ([], None, "Choose one with .*: last_hidden_state:cls, last_hidden_state:mean$"),
+        (["a"], None, "last_hidden_state:cls, last_hidden_state:mean, a$"),
+        ([], "pooler_output", 'among last_hidden_state:cls, .*, got "pooler_output"'),
+        ([], "last_hidden_state", 'got "last_hidden_state"'),
+        ([], "last_hidden_state:max", 'got "last_hidden_state:max"'),
     ],
 )
 def test_an_output_that_is_not_clear_is_asked_for(path, extra, asked, message):
-    add_outputs(path, **extra)
+    add_outputs(path, extra)
     with pytest.raises(TripletkitError, match=message):
         open_file(path, backbone_output=asked)
 
@@ -244,25 +258,20 @@ WIDTH, N = 16, 12
 SMALL_PIXELS = np.random.default_rng(1).integers(0, 256, (5, 56, 56, 3), dtype=np.uint8)
 
 
-def node(kind, inputs, outputs, **attributes):
-    return helper.make_node(kind, inputs, outputs, **attributes)
-
-
 def write(
     path,
     *,
-    kind=TensorProto.FLOAT,
-    shape=("n", 3, "h", "w"),
-    first=(),
-    last=(),
-    output="pooler_output",
-    further=(),
-    inputs=(),
-    rank=2,
+    inputs="float[n, 3, h, w] x",
+    first="pixels = Identity(x)",
+    last="pooler_output = Identity(pooled)",
+    outputs="float[n, m] pooler_output",
     **values,
 ):
-    """Write patches, a sum over them and a matrix: `(n, 3, h, w)` -> `(n, 12)`; `first` and `last`
-    are nodes from `x` to `pixels` and from `pooled` to the output, `values` their constants."""
+    """Write patches, a sum over them and a matrix: `(n, 3, h, w)` -> `(n, 12)`.
+
+    `first` and `last` lead from `x` to `pixels` and from `pooled` to the outputs; `values` are
+    constants.
+    """
     rng = np.random.default_rng(7)
     constants = {
         "patches": (rng.standard_normal((WIDTH, 3, 14, 14)) * 0.05).astype("f4"),
@@ -270,28 +279,20 @@ def write(
         "places": np.array([2, 3]),
         **values,
     }
-    nodes = [
-        *(first or [node("Identity", ["x"], ["pixels"])]),
-        node("Conv", ["pixels", "patches"], ["maps"], strides=[14, 14]),
-        node("Relu", ["maps"], ["active"]),
-        node("ReduceMean", ["active", "places"], ["mean"], keepdims=0),
-        node("MatMul", ["mean", "out"], ["pooled"]),
-        *(last or [node("Identity", ["pooled"], [output])]),
-        *(node for node, _ in further),
-    ]
-    taken = [helper.make_tensor_value_info(*each) for each in (("x", kind, shape), *inputs)]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        taken,
-        [
-            helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", *[None] * (rank - 1)]),
-            *(value for _, value in further),
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 18]>
+        g ({inputs}) => ({outputs}) {{
+            {first}
+            maps = Conv<strides=[14, 14]>(pixels, patches)
+            active = Relu(maps)
+            mean = ReduceMean<keepdims=0>(active, places)
+            pooled = MatMul(mean, out)
+            {last}
+        }}""")
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in constants.items()
     )
-    opset = [helper.make_opsetid("", 18)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    onnx.save(model, path)
     return path
 
 
@@ -309,16 +310,14 @@ def check(path, pixels=SMALL_PIXELS, how=SMALL, *, dtype=np.float32, output=None
 
 def test_what_fails_on_several_images_or_mixes_them_is_run_one_by_one(tmp_path):
     # Fails on two images.
-    reshape = [node("Reshape", ["x", "one"], ["pixels"])]
+    reshape = "pixels = Reshape(x, one)"
     check(write(tmp_path / "written.onnx", first=reshape, one=np.array([1, 3, 56, 56])))
     # Gives one row for all of them.
-    last = [
-        node("Reshape", ["pooled", "one"], ["tokens"]),
-        node("ReduceMean", ["tokens", "axis"], ["pooler_output"], keepdims=0),
-    ]
+    last = """tokens = Reshape(pooled, one)
+        pooler_output = ReduceMean<keepdims=0>(tokens, axis)"""
     one, axis = np.array([1, -1, N]), np.array([1])
     check(write(tmp_path / "row.onnx", last=last, one=one, axis=axis))
-    last = [node("ReduceMean", ["pooled", "axis"], ["pooler_output"], keepdims=1)]
+    last = "pooler_output = ReduceMean<keepdims=1>(pooled, axis)"
     check(write(tmp_path / "mean.onnx", last=last, axis=np.array([0])))
 
 
@@ -331,12 +330,10 @@ def test_dynamic_quantisation_is_run_one_by_one(tmp_path):
 
 
 def test_whole_pixels_and_scaling_inside(tmp_path):
-    scaling = [
-        node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
-        node("Div", ["float", "full"], ["pixels"]),
-    ]
+    scaling = """float = Cast<to=1>(x)
+        pixels = Div(float, full)"""
     full = np.array(255, "f4")
-    path = write(tmp_path / "u8.onnx", kind=TensorProto.UINT8, first=scaling, full=full)
+    path = write(tmp_path / "u8.onnx", inputs="uint8[n, 3, h, w] x", first=scaling, full=full)
     how = "size=56,resample=bicubic"
     check(path, how=how, dtype=np.uint8)
     with pytest.raises(TripletkitError, match=r"scales them by itself; leave out mean, std"):
@@ -350,8 +347,8 @@ def test_whole_pixels_and_scaling_inside(tmp_path):
 def test_channels_in_other_orders_and_gray(tmp_path):
     how = "size=56,resample=bicubic,mean=0,std=1,channels="
     check(write(tmp_path / "m.onnx"), SMALL_PIXELS[..., ::-1] / 255, f"{how}bgr")
-    joined = [node("Concat", ["x", "x", "x"], ["pixels"], axis=1)]
-    gray = write(tmp_path / "gray.onnx", shape=("n", 1, 56, 56), first=joined)
+    joined = "pixels = Concat<axis=1>(x, x, x)"
+    gray = write(tmp_path / "gray.onnx", inputs="float[n, 1, 56, 56] x", first=joined)
     with pytest.raises(TripletkitError, match="channels=gray"):
         open_file(gray, SMALL)
     as_gray = [np.asarray(Image.fromarray(image).convert("L")) for image in SMALL_PIXELS]
@@ -359,85 +356,81 @@ def test_channels_in_other_orders_and_gray(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "inputs", "why"),
+    ("last", "why"),
     [
-        ("Softmax", ["pooled"], "12 numbers between 0 and 1 that sum"),
-        ("LogSoftmax", ["pooled"], "the logarithms of 12 numbers"),
-        ("Sigmoid", ["pooled"], "12 numbers behind a layer Sigmoid"),
-        ("MatMul", ["pooled", "classes"], "1000 numbers, as many as ImageNet has classes"),
+        ("Softmax(pooled)", "12 numbers between 0 and 1 that sum"),
+        ("LogSoftmax(pooled)", "the logarithms of 12 numbers"),
+        ("Sigmoid(pooled)", "12 numbers behind a layer Sigmoid"),
+        ("MatMul(pooled, classes)", "1000 numbers, as many as ImageNet has classes"),
     ],
 )
-def test_the_answer_of_a_classifier_is_taken_only_where_it_is_named(tmp_path, kind, inputs, why):
+def test_the_answer_of_a_classifier_is_taken_only_where_it_is_named(tmp_path, last, why):
     classes = np.random.default_rng(0).standard_normal((N, 1000)).astype("f4")
-    last = [node(kind, inputs, ["y"])]
-    path = write(tmp_path / "c.onnx", output="y", last=last, classes=classes)
+    how = {"outputs": "float[n, m] y", "last": f"y = {last}", "classes": classes}
+    path = write(tmp_path / "c.onnx", **how)
     with pytest.raises(TripletkitError, match=f"classifier's answer, not features: {why}"):
         open_file(path, SMALL)
     check(path, output="y")
 
 
 def test_logits_beside_features_are_left(tmp_path):
-    value = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", N])
-    further = [(node("Neg", ["pooled"], ["logits"]), value)]
-    path = write(tmp_path / "two.onnx", output="vector", further=further)
+    last = """vector = Identity(pooled)
+        logits = Neg(pooled)"""
+    outputs = f"float[n, m] vector, float[n, {N}] logits"
+    path = write(tmp_path / "two.onnx", outputs=outputs, last=last)
     check(path)
     check(path, output="logits", sign=-1)
 
 
-UNREAD = [node("ConstantOfShape", ["sizes"], ["pixels"])]
+UNREAD = "pixels = ConstantOfShape(sizes)"
 
 
 @pytest.mark.parametrize(
     ("form", "message"),
     [
         (
-            {"inputs": [("input_ids", TensorProto.INT64, ["n", 77])]},
+            {"inputs": "float[n, 3, h, w] x, int64[n, 77] input_ids"},
             r"one that wants text too \(input_ids\)",
         ),
-        ({"shape": ("n", 10), "first": UNREAD}, "expected one input, images of floats"),
-        ({"kind": TensorProto.INT64, "first": UNREAD}, "expected one input, images of floats"),
+        ({"inputs": "float[n, 10] x", "first": UNREAD}, "expected one input, images of floats"),
         (
-            {"last": [node("Unsqueeze", ["active", "places"], ["pooler_output"])], "rank": 6},
+            {"inputs": "int64[n, 3, h, w] x", "first": UNREAD},
+            "expected one input, images of floats",
+        ),
+        (
+            {
+                "last": "pooler_output = Unsqueeze(active, places)",
+                "outputs": "float[n, a, b, c, d, e] pooler_output",
+            },
             "expected an output of vectors, tokens or maps",
         ),
         (
             {
-                "last": [
-                    node("ReduceMean", ["pooled", "axis"], ["average"], keepdims=1),
-                    node("Sub", ["pooled", "average"], ["pooler_output"]),
-                ]
+                "last": """average = ReduceMean<keepdims=1>(pooled, axis)
+                pooler_output = Sub(pooled, average)"""
             },
             "other numbers for an image alone than among others",
         ),
         (
             {
-                "last": [
-                    node("RandomNormalLike", ["pooled"], ["noise"], scale=0.01),
-                    node("Add", ["pooled", "noise"], ["pooler_output"]),
-                ]
+                "last": """noise = RandomNormalLike<scale=0.01>(pooled)
+                pooler_output = Add(pooled, noise)"""
             },
             "other numbers for the same image when it is asked again",
         ),
-        (
-            {"last": [node("Mul", ["pooled", "none"], ["pooler_output"])]},
-            "same numbers for two different",
-        ),
-        ({"last": [node("Div", ["pooled", "none"], ["pooler_output"])]}, "expected finite numbers"),
+        ({"last": "pooler_output = Mul(pooled, none)"}, "same numbers for two different"),
+        ({"last": "pooler_output = Div(pooled, none)"}, "expected finite numbers"),
         (
             {
-                "last": [
-                    node("Reshape", ["active", "rows"], ["flat"]),
-                    node("MatMul", ["flat", "table"], ["pooler_output"]),
-                ]
+                "last": """flat = Reshape(active, rows)
+                pooler_output = MatMul(flat, table)"""
             },
             "exported for images of 224 pixels",
         ),
         (
             {
-                "last": [
-                    node("Expand", ["pooled", "wide"], ["huge"]),
-                    node("ReduceMax", ["huge", "axis"], ["pooler_output"], keepdims=0),
-                ]
+                "last": """huge = Expand(pooled, wide)
+                pooler_output = ReduceMax<keepdims=0>(huge, axis)"""
             },
             "takes more memory than there is",
         ),
@@ -463,24 +456,10 @@ def test_what_is_no_encoder_of_single_images_is_refused_in_a_line(tmp_path, form
 
 
 def test_a_run_has_a_bound_in_time(tmp_path):
-    endless = helper.make_graph(
-        [node("Identity", ["go"], ["on"]), node("Add", ["total", "total"], ["more"])],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("total", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("more", TensorProto.FLOAT, None),
-        ],
-    )
-    path = write(
-        tmp_path / "endless.onnx",
-        last=[node("Loop", ["", "true", "pooled"], ["pooler_output"], body=endless)],
-        true=np.array(True),
-    )
+    last = """pooler_output = Loop<body = b (int64 i, bool go, float[] total)
+        => (bool on, float[] more) { on = Identity(go)  more = Add(total, total) }>
+        ("", true, pooled)"""
+    path = write(tmp_path / "endless.onnx", last=last, true=np.array(True))
     image = {"x": np.zeros((1, 3, 56, 56), np.float32)}
     with pytest.raises(TripletkitError, match=r"endless.onnx: took longer than 0.5 s"):
         run_network(open_session(path), None, image, str(path), 0.5)

@@ -90,22 +90,16 @@ def build_transformer(
 def build_convolutions() -> onnx.ModelProto:
     """Return a convolution and its average: `(n, 3, 32, 32)` -> `(n, 16, 16, 16)` and `(n, 16)`."""
     kernel = np.random.default_rng(4).standard_normal((N_FEATURES, 3, 3, 3)).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["pixel_values", "kernel"], ["raw"], strides=[2, 2], pads=[1] * 4),
-        helper.make_node("Relu", ["raw"], ["maps"]),
-        helper.make_node("ReduceMean", ["maps"], ["image_embeds"], axes=[2, 3], keepdims=0),
-    ]
-    values = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (
-            ("pixel_values", ["batch", 3, SIDE_PX, SIDE_PX]),
-            ("maps", ["batch", N_FEATURES, 16, 16]),
-            ("image_embeds", ["batch", N_FEATURES]),
-        )
-    ]
-    weights = [numpy_helper.from_array(kernel, "kernel")]
-    graph = helper.make_graph(nodes, "convolutions", values[:1], values[1:], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        convolutions (float[batch, 3, {SIDE_PX}, {SIDE_PX}] pixel_values)
+            => (float[batch, {N_FEATURES}, 16, 16] maps, float[batch, {N_FEATURES}] image_embeds) {{
+            raw = Conv<strides=[2, 2], pads=[1, 1, 1, 1]>(pixel_values, kernel)
+            maps = Relu(raw)
+            image_embeds = ReduceMean<axes=[2, 3], keepdims=0>(maps)
+        }}""")
+    model.graph.initializer.append(numpy_helper.from_array(kernel, "kernel"))
+    return model
 
 
 def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
@@ -125,15 +119,7 @@ def export(
     shape: tuple[int | str | None, ...] | None = None,
     external: bool = False,
 ) -> Path:
-    """Write a network as a file.
-
-    Args:
-        image_input: what its input is called.
-        channels_first: images have their channels first, as PyTorch has them.
-        half: the input is float16.
-        shape: of the input; defaults to an open batch and the network's own sizes.
-        external: keep the weights in a file of their own, `weights.bin`.
-    """
+    """Write a network as a file whose input has this form; external weights are `weights.bin`."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     own = made.graph.input.pop()
@@ -162,21 +148,3 @@ def write_encoder(path: Path) -> list[str]:
     """Write convolutions and return the options of the command line that take them."""
     how = f"size={SIDE_PX},resample=bilinear,mean=0.5,std=0.5"
     return ["--backbone", str(export(build_convolutions(), path)), "--preprocess", how]
-
-
-def add_outputs(path: Path, **ranks: int) -> None:
-    """Give a file further outputs: the same values, of rank 2 the first token's."""
-    made = onnx.load(path)
-    (own,) = made.graph.output
-    for name, rank in ranks.items():
-        if rank == 2:
-            index = helper.make_tensor(f"{name}_index", TensorProto.INT64, [], [0])
-            made.graph.initializer.append(index)
-            node = helper.make_node("Gather", [own.name, f"{name}_index"], [name], axis=1)
-        else:
-            node = helper.make_node("Identity", [own.name], [name])
-        made.graph.node.append(node)
-        made.graph.output.append(
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank)
-        )
-    onnx.save(made, path)
