@@ -5,6 +5,7 @@ Names are hostile on purpose: a report is made of other people's file names.
 
 import base64
 import gzip
+import io
 import json
 import re
 import shutil
@@ -15,16 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from browsers import opened_browsers
+from browsers import check_fits, download_to, opened_browsers, set_screen, wait_until
 from conftest import read_record
-from PIL import Image
+from opened import read_triplets
 
-import tripletkit as tk
 from tripletkit import defaults
-
-
-def read_triplets(path):
-    return tk.read_judgements(path).triplets
 
 
 def write_triplets(path, names, rows):
@@ -51,7 +47,6 @@ class Reported(NamedTuple):
     triplets: Path
     truth: Path
     images: Path
-    stderr: str
 
 
 @pytest.fixture(scope="module")
@@ -88,70 +83,68 @@ def reported(tripletkit, toy_competition, toy_model, tiny_weights, tmp_path_fact
         result = tripletkit(*arguments)
         tiny.unregister()
     assert (result.exit_code, result.stdout) == (0, ""), result.output
-    return Reported(path, triplets, truth, images, result.stderr)
-
-
-class Page(HTMLParser):
-    """The parts of a page that the tests look at."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
+    return Reported(path, triplets, truth, images)
 
 
 @pytest.fixture(scope="module")
-def page(reported) -> Page:
-    return Page(reported.path.read_text(encoding="utf-8"))
+def text(reported) -> str:
+    return reported.path.read_text(encoding="utf-8")
 
 
-def embedded(reported, key):
-    text = reported.path.read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def tags(text) -> list[tuple[str, dict]]:
+    """The tags of the page, each with its attributes."""
+    parser, found = HTMLParser(), []
+    parser.handle_starttag = lambda tag, attributes: found.append((tag, dict(attributes)))
+    parser.feed(text)
+    return found
+
+
+def embedded(text, key):
     return json.loads(re.search(rf'id="{key}">(.*?)</script>', text, re.S).group(1))
 
 
+def embedded_table(text):
+    packed = embedded(text, "rows").partition(",")[2]
+    return gzip.decompress(base64.b64decode(packed)).decode()
+
+
 @pytest.mark.slow
-def test_asks_the_network_for_nothing(reported, page):
-    assert reported.path.stat().st_size < 5e6
-    for tag, attributes in page.tags:
+def test_asks_the_network_for_nothing(text, tags):
+    assert len(text.encode()) < 5e6
+    for tag, attributes in tags:
         for name in ("src", "srcset", "href", "action", "poster"):
             value = attributes.get(name) or ""
             assert value.startswith(("data:", "#")) or not value, (tag, value[:80])
-    text = reported.path.read_text(encoding="utf-8")
     assert "url(" not in text and "@import" not in text
-    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
+    policy = next(a["content"] for t, a in tags if a.get("http-equiv"))
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
     # A file offers no place to drop an image.
     assert "connect-src" not in policy and 'id="drop"' not in text
 
 
-def test_every_image_has_a_text_and_every_number_a_image(reported, page):
-    images = [attributes for tag, attributes in page.tags if tag == "img"]
+def test_every_image_has_a_text_and_every_number_a_image(text, tags):
+    images = [attributes for tag, attributes in tags if tag == "img"]
     assert len(images) > 100
     assert all(attributes["alt"].strip() for attributes in images)
-    embedded_images = embedded(reported, "images")
+    embedded_images = embedded(text, "images")
     numbers = {int(a["data-image"]) for a in images if "data-image" in a}
     assert numbers == set(range(len(embedded_images)))
     assert all(source.startswith("data:image/jpeg;base64,") for source in embedded_images)
 
 
-def test_names_inject_nothing(reported, page):
+def test_names_inject_nothing(tags):
     """Each tag that begins a script is one of ours, and each name is there as a text."""
-    kinds = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
+    kinds = [attributes.get("type") for tag, attributes in tags if tag == "script"]
     assert kinds == ["application/json", "application/json", None]
-    alts = " ".join(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    alts = " ".join(attributes["alt"] for tag, attributes in tags if tag == "img")
     for name in HOSTILE:
         assert name in alts
-    assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+    assert not any(key.startswith("on") for _, attributes in tags for key in attributes)
 
 
-def test_csv_has_every_row(reported):
-    packed = embedded(reported, "rows").partition(",")[2]
-    text = gzip.decompress(base64.b64decode(packed)).decode()
-    table = pd.read_csv(pd.io.common.StringIO(text), dtype={"anchor": str})
+def test_csv_has_every_row(reported, text):
+    table = pd.read_csv(io.StringIO(embedded_table(text)), dtype={"anchor": str})
     queries = read_triplets(reported.triplets)
     assert table["line"].tolist() == queries.lines.tolist()
     assert table["anchor"].tolist() == [queries.names[row] for row in queries.rows[:, 0]]
@@ -188,14 +181,15 @@ def test_rows_that_do_not_fit_are_left_to_predict(report, toy_model, reported, m
     assert "All rows are too many for this page" in text and 'id="download"' not in text
 
 
-def test_accuracy_is_that_of_predict_and_score(tripletkit, tiny_backbone, toy_model, reported):
+def test_accuracy_is_that_of_predict_and_score(
+    tripletkit, tiny_backbone, toy_model, reported, text
+):
     known = ["--images", reported.images, "--model", toy_model]
     answers = reported.path.with_name("answers.csv")
     tripletkit("predict", reported.triplets, *known, "-o", answers, code=0)
     result = tripletkit("score", answers, reported.truth, "--json", code=0)
     accuracy = json.loads(result.stdout)["accuracy"]
-    said = lead(reported.path.read_text(encoding="utf-8"))
-    assert f"Right on <strong>{accuracy:.1%}</strong> of 200 triplets" in said
+    assert f"Right on <strong>{accuracy:.1%}</strong> of 200 triplets" in lead(text)
 
 
 @pytest.mark.slow
@@ -244,9 +238,7 @@ def test_several_models_stand_side_by_side(report, models, reported):
     assert text.partition("</table>")[0].count("frozen features, cosine, of") == 1
     assert 'data-kind="models differ"' not in text
     assert len(text.encode()) < 5e6
-    packed = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S).group(1))
-    rows = gzip.decompress(base64.b64decode(packed.partition(",")[2])).decode()
-    assert "m: margin,m: right,n: d_positive" in rows
+    assert "m: margin,m: right,n: d_positive" in embedded_table(text)
 
 
 def test_models_that_cannot_be_compared_are_refused_first(tripletkit, models, tmp_path):
@@ -285,12 +277,6 @@ def test_a_broken_run_leaves_the_old_report(
 def browser(tmp_path_factory):
     with opened_browsers(tmp_path_factory) as browse:
         yield browse()
-
-
-def wait_until(browser, condition):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(browser, 60).until(lambda _: condition())
 
 
 class TestInABrowser:
@@ -360,27 +346,16 @@ class TestInABrowser:
         assert len(margins["ascending"]) > 12
 
     def test_the_download_holds_all_rows(self, opened, tmp_path, reported):
-        opened.execute_cdp_cmd(
-            "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
-        )
+        download_to(opened, tmp_path)
         self.click(opened, "#download")
         path = tmp_path / "m-triplets.csv"
-        wait_until(opened, lambda: path.exists() and path.stat().st_size)
+        wait_until(lambda: path.exists() and path.stat().st_size)
         assert len(pd.read_csv(path)) == len(read_triplets(reported.triplets))
 
     @pytest.mark.parametrize("width", [1280, 390])
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    def test_fits_the_screen_in_both_schemes(self, opened, tmp_path, width, scheme):
-        opened.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-        )
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        assert opened.execute_script("return document.documentElement.scrollWidth") == width
-        assert opened.save_screenshot(str(tmp_path / "page.png"))
-        with Image.open(tmp_path / "page.png") as image:
-            ground = sum(image.convert("RGB").getpixel((2, image.height // 2)))
-        assert ground > 700 if scheme == "light" else ground < 120
+    def test_fits_the_screen_in_both_schemes(self, opened, width, scheme):
+        set_screen(opened, width, 900, 1, scheme)
+        check_fits(opened, width, scheme)
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

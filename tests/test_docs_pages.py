@@ -105,14 +105,8 @@ def test_flags_in_the_text_of_pages_exist(page):
     assert sorted(flags - known) == []
 
 
-@pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A feature store for all pages, so that each image is seen once."""
-    return tmp_path_factory.mktemp("pages_cache")
-
-
 @pytest.fixture
-def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def desk(tmp_path: Path, cache_dirs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with images/, train.txt, test.txt, truth.csv and labels.csv.
 
     It is its own folder `digits`, too, as Python's page and examples call it.
@@ -127,7 +121,8 @@ def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     main(tmp_path)
     (tmp_path / "digits").symlink_to(".")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(defaults.CACHE_VARIABLE, str(shared_cache))
+    # One feature store for all pages, so that each image is seen once.
+    monkeypatch.setenv(defaults.CACHE_VARIABLE, str(cache_dirs / "pages"))
     before = [(registry, dict(registry)) for registry in (LOSSES, RECIPES, BACKBONES)]
     yield tmp_path
     # What a page registers is gone after it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import re
@@ -62,13 +61,10 @@ def write(tmp_path):
     return write
 
 
-@pytest.fixture(params=HEADS)
-def head(request):
-    return shake(build_model(N_FEATURES, HEADS[request.param]))
-
-
 @pytest.mark.slow
-def test_embeddings_equal_those_of_keras(head, write):
+@pytest.mark.parametrize("settings", HEADS.values(), ids=HEADS)
+def test_embeddings_equal_those_of_keras(settings, write):
+    head = shake(build_model(N_FEATURES, settings))
     path = write(head)
     numpy_head, want = NumpyHead.read(path), embed(head, FEATURES)
     assert numpy_head.output_shape == head.output_shape
@@ -165,8 +161,12 @@ def settings_of(recipe, **given):
     return Settings.of_recipe(recipe, **{"hidden": 16, "epochs": 2} | given)
 
 
-def train(features, rows, recipe, **given):
-    return HeadTrainer(Examples(features, rows), settings_of(recipe, **given)).fit().head
+@pytest.fixture
+def train(features, rows):
+    def train(recipe, **given):
+        return HeadTrainer(Examples(features, rows), settings_of(recipe, **given)).fit().head
+
+    return train
 
 
 def test_an_unknown_recipe_is_refused_with_a_hint():
@@ -186,9 +186,9 @@ def test_a_recipe_fills_in_what_is_not_given():
 
 
 @pytest.mark.slow
-def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows):
-    mixed = embed(train(features, rows, "residual", frozen_share=0.3), features)
-    trained = embed(train(features, rows, "residual", frozen_share=0.0), features)
+def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(train, features, rows):
+    mixed = embed(train("residual", frozen_share=0.3), features)
+    trained = embed(train("residual", frozen_share=0.0), features)
     unit = unit_vectors(features)
     assert mixed.shape == (60, 2 * N_TRAINED)
     np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1, rtol=1e-5)
@@ -234,13 +234,13 @@ def test_no_strength_is_no_step_and_full_strength_the_trained_one(features, rows
 
 
 @pytest.mark.slow
-def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(features, rows):
+def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(train, features):
     settings = settings_of("residual", members=3)
     seeds = [settings.of_member(member).seed for member in range(3)]
     assert seeds[0] == settings.seed and len(set(seeds)) == 3
     options = {"frozen_share": 0.0, "strength": 1.0}
-    heads = [train(features, rows, "residual", seed=seed, **options) for seed in seeds]
-    ensemble = train(features, rows, "residual", members=3, **options)
+    heads = [train("residual", seed=seed, **options) for seed in seeds]
+    ensemble = train("residual", members=3, **options)
 
     def squared(head):
         embeddings = embed(head, features)
@@ -252,18 +252,15 @@ def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(features, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["residual", "best"])
-def test_dim_compresses_to_unit_embeddings(features, rows, recipe):
-    wide = embed(train(features, rows, recipe, members=2), features)
-    embeddings = embed(train(features, rows, recipe, members=2, dim=5), features)
+def test_dim_compresses_to_unit_embeddings(train, features, rows, recipe):
+    wide = embed(train(recipe, members=2), features)
+    embeddings = embed(train(recipe, members=2, dim=5), features)
     assert embeddings.shape == (60, 5)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
     agree = (triplet_margins(embeddings, rows, "l2") > 0) == (triplet_margins(wide, rows, "l2") > 0)
     assert agree.mean() > 0.7
-
-
-def test_more_dimensions_than_embeddings_have_are_refused(features, rows):
     with pytest.raises(TripletkitError, match=r"`dim=41`: expected at most 40"):
-        train(features, rows, "residual", dim=41)
+        train(recipe, dim=41)
 
 
 @pytest.mark.slow
@@ -278,12 +275,11 @@ def test_more_dimensions_than_embeddings_have_are_refused(features, rows):
         {"recipe": "best", "members": 2, "dim": 4},
     ],
 )
-def test_weights_and_keras_files_give_the_same_bits(features, rows, tmp_path, given):
-    settings = settings_of(**given)
-    head = HeadTrainer(Examples(features, rows), settings).fit().head
+def test_weights_and_keras_files_give_the_same_bits(train, features, tmp_path, given):
+    head = train(**given)
     embeddings = embed(head, features)
     head.save_weights(tmp_path / "head.weights.h5")
-    built = build_model(N_TRAINED, Settings(**dataclasses.asdict(settings)))
+    built = build_model(N_TRAINED, settings_of(**given))
     built.load_weights(tmp_path / "head.weights.h5")
     np.testing.assert_array_equal(embed(built, features), embeddings)
     head.save(tmp_path / "head.keras")

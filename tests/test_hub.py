@@ -23,6 +23,7 @@ from tiny_encoders import build_transformer
 from tripletkit import TripletkitError
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (tripletkit[hub])")
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 TOP = Path(__file__).parents[1]
 REPO = "somebody/tiny-vit"
 NAME = f"hf:{REPO}"
@@ -149,14 +150,10 @@ def run(tmp_path, toy_competition):
         }
         environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
         called = [sys.executable, "-m", "tripletkit", *map(str, arguments)]
+        place = {"env": environment, "cwd": tmp_path}
         if not wait:
-            return subprocess.Popen(
-                called, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL
-            )
-        done = subprocess.run(
-            called,
-            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
-        )  # fmt: skip
+            return subprocess.Popen(called, **place, stderr=subprocess.DEVNULL)
+        done = subprocess.run(called, **place, capture_output=True, text=True, timeout=300)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         return done
@@ -164,8 +161,6 @@ def run(tmp_path, toy_competition):
     return run
 
 
-@pytest.mark.integration
-@pytest.mark.timeout(900)
 def test_a_name_on_the_hub_is_its_file(run, files, toy_competition, tmp_path):
     images = toy_competition.images
     train = ["train", toy_competition.train, images, "--epochs", "1", "--unseen-classes", "0"]
@@ -193,8 +188,6 @@ def test_a_name_on_the_hub_is_its_file(run, files, toy_competition, tmp_path):
         assert run("predict", toy_competition.test, "--model", model).stdout == predictions
 
 
-@pytest.mark.integration
-@pytest.mark.timeout(900)
 def test_what_the_hub_does_not_have_or_sends_wrongly_is_told(run, files, toy_competition):
     embed = ["embed", toy_competition.images, "-o", "e.npz", "--force", *TAKEN, "--backbone"]
     name = "onnx/vision_model.onnx_data"
@@ -214,8 +207,6 @@ def test_what_the_hub_does_not_have_or_sends_wrongly_is_told(run, files, toy_com
         assert "Say which: hf:" in run(*embed, f"{NAME}@other", hub=hub, code=1).stderr
 
 
-@pytest.mark.integration
-@pytest.mark.timeout(900)
 def test_a_download_that_breaks_off_or_is_killed_is_taken_up_again(
     run, files, toy_competition, tmp_path
 ):

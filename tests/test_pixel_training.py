@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -36,7 +38,7 @@ def start(tmp_path_factory):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows(toy_competition):
     rng = np.random.default_rng(0)
     labels = toy_competition.labels
@@ -45,7 +47,7 @@ def rows(toy_competition):
     return drawn[(a == p) & (a != n) & (drawn[:, 0] != drawn[:, 1])][:96].astype(np.int32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make(toy_competition, start, rows):
     def make(settings=SETTINGS, labels=None, **options):
         network = _PixelNetwork.from_scratch(CNN, start, settings)
@@ -193,13 +195,9 @@ def test_fine_tuning_changes_the_last_block_and_no_statistics(
     in_training, as_kept = (network.encoder(pixels, training=on) for on in (True, False))
     np.testing.assert_array_equal(in_training, as_kept)
     training.run_epoch()
-    changed = {path for path, value in before.items() if (model_value(model, path) != value).any()}
+    after = {weight.path: weight.numpy() for weight in model.weights}
+    changed = {path for path, value in before.items() if (after[path] != value).any()}
     assert changed == {"widen/kernel"}
-
-
-def model_value(model, path):
-    (weight,) = (weight for weight in model.weights if weight.path == path)
-    return weight.numpy()
 
 
 @pytest.mark.slow
@@ -236,21 +234,17 @@ FACTS = {"seed": 0, "margin": 0.2, "images": "ab" * 32}
 
 
 @pytest.fixture(scope="module")
-def kept():
-    """Of a checkpoint that several tests damage, so that one training makes it."""
-    return {}
+def whole(make, tmp_path_factory):
+    """A checkpoint of one epoch."""
+    path = tmp_path_factory.mktemp("whole") / "m.checkpoint.npz"
+    settings, none = dataclasses.replace(SETTINGS, epochs=1), np.empty((0, 3), int)
+    keep_best_epoch(make(settings), none, settings, checkpoints=Checkpoints(path, FACTS))
+    return path
 
 
 @pytest.fixture
-def written(make, tmp_path, kept):
-    path = tmp_path / "m.checkpoint.npz"
-    if not kept:
-        settings = dataclasses.replace(SETTINGS, epochs=1)
-        none = np.empty((0, 3), int)
-        keep_best_epoch(make(settings), none, settings, checkpoints=Checkpoints(path, FACTS))
-        kept["whole"] = path.read_bytes()
-    path.write_bytes(kept["whole"])
-    return path
+def written(whole, tmp_path):
+    return Path(shutil.copy(whole, tmp_path))
 
 
 def test_a_checkpoint_of_another_training_is_refused_saying_which(written):

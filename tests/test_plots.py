@@ -26,10 +26,6 @@ HISTORY = pd.DataFrame(
 )
 
 
-def fifth(low, high, n, accuracy):
-    return SimpleNamespace(low=low, high=high, n=n, accuracy=accuracy)
-
-
 @pytest.fixture
 def run(tripletkit, tiny_backbone, toy_model, toy_competition):
     def invoke(*arguments, asked=True):
@@ -70,27 +66,24 @@ def test_without_triplets_those_of_the_training_are_taken(run, toy_competition, 
     assert f"taking those of the training, {toy_competition.train}" in result.stderr
 
 
-def test_wrong_calls_are_refused_before_any_work(run, labels_file, toy_competition, tmp_path):
-    for arguments, exit_code, message in [
-        (["history", "-o", tmp_path / "h.txt"], 1, "expected a name that ends in .svg, .png, .pdf"),
-        (["confusion", "-o", tmp_path / "c.svg"], 2, "confusion needs --labels"),
-        (["spiral", "-o", tmp_path / "c.svg"], 2, "'spiral' is not one of"),
+def test_wrong_calls_are_refused_before_any_work(run, toy_competition, tmp_path):
+    labels, empty = tmp_path / "labels.csv", tmp_path / "empty"
+    labels.write_text("name,label\nnobody.png,x\n")
+    empty.mkdir()
+    nothing = ["distances", "--images", empty, "--on-bad-image", "skip"]
+    for arguments, output, exit_code, message in [
+        (["history"], "h.txt", 1, "expected a name that ends in .svg, .png, .pdf"),
+        (["confusion"], "c.svg", 2, "confusion needs --labels"),
+        (["spiral"], "c.svg", 2, "'spiral' is not one of"),
+        (["confusion", "--labels", labels], "c.svg", 1, "expected labels for at least two of"),
+        (["map", "--labels", labels], "c.svg", 1, "expected labels for at least one of"),
+        (nothing, "d.svg", 1, "images that can be read, got none"),
     ]:
-        result = run(*arguments)
+        result = run(*arguments, "-o", tmp_path / output)
         assert (result.exit_code, result.stdout) == (exit_code, "")
         assert message in result.stderr
     result = run("map", "-o", tmp_path / "m.svg", "--truth", toy_competition.truth, asked=False)
     assert (result.exit_code, "--truth needs --triplets" in result.stderr) == (2, True)
-    labels = tmp_path / "labels.csv"
-    labels.write_text("name,label\nnobody.png,x\n")
-    for kind, fewest in (("confusion", "two"), ("map", "one")):
-        result = run(kind, "-o", tmp_path / "c.svg", "--labels", labels)
-        assert result.exit_code == 1
-        assert f"expected labels for at least {fewest} of" in result.stderr
-    (tmp_path / "empty").mkdir()
-    nothing = ["--images", tmp_path / "empty", "--on-bad-image", "skip"]
-    result = run("distances", "-o", tmp_path / "d.svg", *nothing)
-    assert (result.exit_code, "images that can be read, got none" in result.stderr) == (1, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "labels.csv"]
 
 
@@ -100,8 +93,9 @@ def test_what_is_all_alike_can_be_drawn():
     figures.render_figure(figures.draw_history(history, 1), "png")
     ties = np.zeros(3)
     figures.render_figure(figures.draw_distances(ties, ties, "l2"), "png")
-    figures.render_figure(figures.draw_margins(ties, [fifth(0, 0, 3, 0.0)], "l2"), "png")
-    figures.render_figure(figures.draw_margins(np.ones(3), [fifth(1, 1, 3, 1.0)], "cosine"), "png")
+    for value, distance in ((0, "l2"), (1, "cosine")):
+        fifth = SimpleNamespace(low=value, high=value, n=3, accuracy=float(value))
+        figures.render_figure(figures.draw_margins(ties + value, [fifth], distance), "png")
 
 
 @pytest.mark.slow
@@ -109,9 +103,10 @@ def test_a_figure_in_other_colours_is_the_one_that_would_be_drawn():
     def without_ids(svg):
         return re.sub(rb"\b[a-z][0-9a-f]{10}\b", b"id", svg)
 
+    fifth = SimpleNamespace(low=0, high=0.5, n=9, accuracy=0.6)
     for draw, data in (
         (figures.draw_history, (HISTORY, 2)),
-        (figures.draw_margins, (np.arange(-9.0, 20), [fifth(0, 0.5, 9, 0.6)], "l2")),
+        (figures.draw_margins, (np.arange(-9.0, 20), [fifth], "l2")),
     ):
         light, dark = (
             figures.render_figure(draw(*data, theme=theme), "svg")

@@ -101,17 +101,12 @@ def test_images_are_kept_byte_for_byte(script, make_builder, tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
-def test_an_existing_folder_is_refused(script, make_builder, tmp_path):
-    builder = make_builder({"train": [(draw_jpeg(0), 0)]})
-    (tmp_path / "there").mkdir()
+def test_nothing_is_overwritten_or_left_when_it_fails(script, make_builder, tmp_path, monkeypatch):
+    builder = make_builder({"train": [(draw_jpeg(number), 0) for number in range(4)]})
     with pytest.raises(TripletkitError, match="is there already"):
-        script.write_folder(builder, tmp_path / "there")
+        script.write_folder(builder, tmp_path)
     with pytest.raises(TripletkitError, match="does not exist; make it first"):
         script.write_folder(builder, tmp_path / "none" / "there")
-
-
-def test_nothing_is_left_when_it_fails(script, make_builder, tmp_path, monkeypatch):
-    builder = make_builder({"train": [(draw_jpeg(number), 0) for number in range(4)]})
     read = script.read_encoded
 
     def failing(*arguments):
@@ -128,12 +123,14 @@ def test_nothing_is_left_when_it_fails(script, make_builder, tmp_path, monkeypat
 def test_other_sets_are_refused(script, make_builder, tmp_path):
     import tensorflow_datasets as tfds
 
-    two = make_builder({}, further={"mask": tfds.features.Image(shape=(None, None, 1))})
-    with pytest.raises(script.DatasetError, match=r"expected one Image .* got 2 .*photo.*mask"):
-        script.write_folder(two, tmp_path / "small")
-    deep = make_builder({}, image=tfds.features.Image(shape=(None, None, 3), dtype=np.uint16))
-    with pytest.raises(script.DatasetError, match="expected images of 8 bits, got uint16"):
-        script.write_folder(deep, tmp_path / "small")
+    grey = tfds.features.Image(shape=(None, None, 1))
+    deep = tfds.features.Image(shape=(None, None, 3), dtype=np.uint16)
+    for changes, message in (
+        ({"further": {"mask": grey}}, r"expected one Image .* got 2 .*photo.*mask"),
+        ({"image": deep}, "expected images of 8 bits, got uint16"),
+    ):
+        with pytest.raises(script.DatasetError, match=message):
+            script.write_folder(make_builder({}, **changes), tmp_path / "small")
     with pytest.raises(script.DatasetError, match="no_such_set"):
         script.open_builder("no_such_set", tmp_path)
 
