@@ -8,6 +8,8 @@ import inspect
 import socket
 import sys
 from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -275,48 +277,25 @@ def test_weights_that_a_package_does_not_find_are_told(tiny_backbone, monkeypatc
     assert listed["tiny"]["weights"] == "pip package tiny_backbone"
 
 
-class _Point:
-    """An entry point that another package could have."""
-
-    name, value = "plugged", "package.module:make"
-
-    def __init__(self, found):
-        self._found = found
-
-    def load(self):
-        if isinstance(self._found, Exception):
-            raise self._found
-        return self._found
-
-
-@pytest.fixture
-def plug_in(monkeypatch):
-    def plug_in(*found):
-        points = {"tripletkit.backbones": [_Point(each) for each in found]}
-        monkeypatch.setattr(
-            "tripletkit.features.backbones.entry_points", lambda group: points[group]
-        )
-        load_plugins.cache_clear()
-
-    yield plug_in
-    BACKBONES.pop("plugged", None)
-    load_plugins.cache_clear()
-
-
-def test_a_plug_in_that_fails_is_left_out(tiny_backbone, plug_in, caplog):
-    plug_in(
-        ImportError("no such module"),
+def test_a_plug_in_that_fails_is_left_out(tiny_backbone, monkeypatch, caplog):
+    """As one that another package could have: it gives a function that registers."""
+    functions = (
         partial(tiny.register, "tiny"),
         lambda: 1 / 0,
         partial(sys.exit, "it ends Python"),
-        partial(tiny.register, "plugged"),
+        partial(tiny.register, tiny.OTHER_NAME),
     )
-    found = get_backbone("plugged")
+    loads = [partial(import_module, "no.such"), *(lambda each=each: each for each in functions)]
+    how = {"name": "plugged", "value": "package.module:make"}
+    points = {"tripletkit.backbones": [SimpleNamespace(**how, load=load) for load in loads]}
+    monkeypatch.setattr("tripletkit.features.backbones.entry_points", lambda group: points[group])
+    load_plugins.cache_clear()
+    found = get_backbone(tiny.OTHER_NAME)
     assert (found.preprocessing, found.stages) == (
         tiny_backbone.preprocessing,
         tiny_backbone.stages,
     )
-    assert "plugged (package.module:make) is left out: no such module" in caplog.text
+    assert "plugged (package.module:make) is left out: No module named 'no'" in caplog.text
     assert '"tiny" is registered already' in caplog.text
     assert "division by zero" in caplog.text
     assert "it ends Python" in caplog.text
