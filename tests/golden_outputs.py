@@ -4,10 +4,8 @@
     python tests/golden_outputs.py OUTDIR --group model   # one part of it
     python tests/golden_outputs.py --update               # rounded, into tests/golden/
 
-Two runs on one machine give the same bytes. The package is the one that Python imports, so that
-`PYTHONPATH=...` says whose outputs are recorded. Nothing is downloaded: the weights are those of
-the packages that tripletkit requires, and the images are drawn. Every command runs in a fork of
-its own, with the terminal's width, the threads and the folders fixed.
+Two runs on one machine give the same bytes. `PYTHONPATH=...` says whose outputs are recorded.
+Every command runs in a fork of its own, with the terminal's width, threads and folders fixed.
 """
 
 import argparse

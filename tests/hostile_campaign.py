@@ -4,10 +4,9 @@
     python tests/hostile_campaign.py kill --points 5 --shipped
     python -m pytest -m campaign tests/hostile_campaign.py
 
-Each part prints rows: what was tried, how often, how often it was refused in words of ours (or
-killed), and what must not be: tracebacks, wrong numbers, files lost or half, things left behind.
-The last row counts all of them. Seeds are fixed. `--shipped` takes the backbone that a user gets
-instead of a tiny one.
+Each part prints rows: how often something was tried, refused in words of ours or killed, and what
+must not be: tracebacks, wrong numbers, files lost or half, things left behind. Seeds are fixed.
+`--shipped` takes the backbone that a user gets instead of a tiny one.
 """
 
 from __future__ import annotations

@@ -12,12 +12,7 @@ def pair_distances(left: np.ndarray, right: np.ndarray, distance: str) -> np.nda
     """Return the distance of each row of `left` to that of `right`, `(n_pairs,)` float64."""
     left, right = np.asarray(left, np.float64), np.asarray(right, np.float64)
     if distance == "cosine":
-        lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in (left, right)]
-        left, right = (
-            side / np.where(length > 0, length, 1)
-            for side, length in zip((left, right), lengths, strict=True)
-        )
-        return 1 - (left * right).sum(axis=1)
+        return 1 - (unit_vectors(left) * unit_vectors(right)).sum(axis=1)
     if distance == "l1":
         return np.abs(left - right).sum(axis=1)
     square = ((left - right) ** 2).sum(axis=1)

@@ -1,12 +1,16 @@
-"""Every number on the command line has a range, and no number slips through it."""
+"""Numbers of the command line have a range; settings are checked whatever they are given by."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.shell_completion import ShellComplete
 from conftest import COMMANDS, command_line
+
+from tripletkit import SettingsError
+from tripletkit.model.settings import gather_settings
 
 NUMBERS = [
     pytest.param(command, param, id=f"{name} {max(param.opts, key=len)}")
@@ -73,3 +77,20 @@ def test_the_shell_completes_names(typed, incomplete, expected):
     found = {item.value for item in complete.get_completions(typed, incomplete)}
     assert expected <= found
     assert all(value.startswith(incomplete) for value in found)
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_keyword_comes_before_a_pair_and_both_before_a_file(tmp_path: Path, start: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f"{start}margin = 0.4\nepochs = 3\ndropout = 0.1\n", encoding="utf-8")
+    found = gather_settings({"margin": 0.3, "dim": None}, ["dropout=0.2"], file)
+    assert found == {"margin": 0.3, "epochs": 3, "dropout": 0.2}
+
+
+def test_all_of_them_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("margin = -1\n")
+    for given in ({"margin": -1},), ({}, ["margin=-1"]), ({}, [], tmp_path / "mine.toml"):
+        with pytest.raises(SettingsError, match="`margin`: expected a number above 0"):
+            gather_settings(*given)
+    with pytest.raises(SettingsError, match="margin is given twice"):
+        gather_settings({"margin": 0.3}, ["margin=0.3"])

@@ -321,14 +321,8 @@ def test_pixels_of_open_clip_and_timm_are_those_of_torchvision(
     assert_pixels(tmp_path, prepare, photos)
 
 
-TIMM = (
-    "resnet50.a1_in1k",
-    "vit_small_patch14_dinov2.lvd142m",
-    "vit_base_patch16_siglip_224.webli",
-    "convnext_tiny.fb_in22k",
-    "efficientnet_b0.ra_in1k",
-    "inception_v3.tv_in1k",
-)
+TIMM = """resnet50.a1_in1k vit_small_patch14_dinov2.lvd142m vit_base_patch16_siglip_224.webli
+convnext_tiny.fb_in22k efficientnet_b0.ra_in1k inception_v3.tv_in1k""".split()
 OPEN_CLIP = (
     {},
     {"resize_mode": "squash", "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},

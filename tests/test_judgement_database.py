@@ -142,31 +142,30 @@ def test_the_file_is_for_its_owner_and_every_commit_reaches_the_disk(asked):
     assert found == ["wal", 2, 1]
 
 
-def test_other_files_are_refused(tmp_path):
-    text = tmp_path / "notes.sqlite"
-    text.write_text("this is no database, and long enough to be taken for one " * 20)
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        ("CREATE TABLE t (x)", "another program"),
+        ("PRAGMA user_version = 99", "expected format 2, got 99"),
+        ("ALTER TABLE judges DROP COLUMN about", "an older version of tripletkit made this"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, statements, message):
+    path = tmp_path / "other.sqlite"
+    path.write_text("this is no database, and long enough to be taken for one " * 20)
     with pytest.raises(JudgementsError, match="cannot be opened"):
-        JudgementDatabase(text)
-    other = tmp_path / "other.sqlite"
-    with closing(sqlite3.connect(other)) as connection:
-        connection.execute("CREATE TABLE t (x)")
-    with pytest.raises(JudgementsError, match="another program"):
-        JudgementDatabase(other)
-    newer = tmp_path / "newer.sqlite"
-    JudgementDatabase(newer).close()
-    with closing(sqlite3.connect(newer)) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(JudgementsError, match="expected format 2, got 99"):
-        JudgementDatabase(newer)
-    older = tmp_path / "older.sqlite"
-    JudgementDatabase(older).close()
-    with closing(sqlite3.connect(older)) as connection:
-        # What SQLite itself keeps beside our tables says nothing of their age.
-        connection.execute("ANALYZE")
-        JudgementDatabase(older).close()
-        connection.execute("ALTER TABLE judges DROP COLUMN about")
-    with pytest.raises(JudgementsError, match="an older version of tripletkit made this database"):
-        JudgementDatabase(older)
+        JudgementDatabase(path)
+    path.unlink()
+    if "CREATE" not in statements:
+        JudgementDatabase(path).close()
+        with closing(sqlite3.connect(path)) as connection:
+            # What SQLite itself keeps beside our tables says nothing of their age.
+            connection.execute("ANALYZE")
+        JudgementDatabase(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statements)
+    with pytest.raises(JudgementsError, match=message):
+        JudgementDatabase(path)
 
 
 def test_nothing_is_added_to_a_damaged_file(asked):
