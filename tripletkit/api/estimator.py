@@ -53,9 +53,9 @@ class TripletEmbedding(
     `search.fit(features, tk.triplets_by_image(triplets, len(features)))`.
 
     Args:
-        recipe, members, hidden, dim, dropout, distance, margin, strength, frozen_share, epochs,
-            batch_size, learning_rate, loss, reduction: see `tripletkit.list_settings`; `None` is
-            the recipe's own default, and a loss is one of triplets alone.
+        recipe, members, hidden, dim, dropout, distance, margin, strength, frozen_share: see
+            `tripletkit.list_settings`; `None` is the recipe's own default.
+        epochs, batch_size, learning_rate, loss, reduction: likewise; a loss of triplets alone.
         random_state: seed of weights, dropout and order. Defaults to `0`, which gives the same
             embeddings each time; `None` or a `numpy.random.RandomState` gives others.
     Attributes:
