@@ -151,14 +151,15 @@ def test_the_link_becomes_a_cookie_and_the_address_keeps_no_secret(site):
 
 def test_without_the_right_secret_there_is_nothing_to_see(site, anna):
     owner = site.visit("owner")
-    judges = ["/judge/1/", "/judge/1/ask", "/judge/1/done", "/image/1/small"]
-    owners = ["/owner", "/owner/answers.csv"]
-    for visitor, paths in ((site.stranger(), judges + owners), (anna, owners), (owner, judges)):
+    judges = ["/judge/1/", "/judge/1/ask", "/judge/1/done"]
+    owners, image = ["/owner", "/owner/answers.csv"], "/image/1/small"
+    nobody = [*judges, *owners, image]
+    for visitor, paths in ((site.stranger(), nobody), (anna, owners), (owner, judges)):
         for path in paths:
             response = visitor.get(path)
             assert response.status_code == 403
             assert SECRET_NAME not in said(response)
-    assert owner.get("/owner").status_code == 200
+    assert owner.get("/owner").status_code == owner.get(image).status_code == 200
     for path in ("/j/", "/join/", "/owner/"):
         for token in ("x", "", "é", "%ff", "a" * 5000, site.paths["anna"][3:][::-1]):
             response = site.stranger().get(path + token)

@@ -1,7 +1,4 @@
-"""What an encoder from a file wants done to images: read, told, never guessed.
-
-The pixels are compared with those of transformers, timm and open_clip where these are installed.
-"""
+"""What an encoder from a file wants done to images: read, told, never guessed."""
 
 from __future__ import annotations
 

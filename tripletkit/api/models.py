@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 import pandas as pd
@@ -66,8 +66,9 @@ from tripletkit.search.image_search import (
     import_faiss,
     list_answers,
 )
-from tripletkit.training.inputs import TrainingSources
-from tripletkit.training.job import EncoderChoice
+
+if TYPE_CHECKING:
+    from tripletkit.training.inputs import TrainingSources
 
 logger = logging.getLogger("tripletkit")
 
@@ -630,6 +631,9 @@ def open_backbones(
     if unknown:
         name = next(iter(unknown))
         raise SettingsError(name, describe_unknown(name, list(EncoderOptions.__annotations__)))
+    # Answers need nothing of training, whose import would take a fortieth of their time.
+    from tripletkit.training.job import EncoderChoice
+
     chosen = EncoderChoice(tuple(list_backbones(backbone)), features=features, **options)
     chosen.check()
     return chosen.open()

@@ -300,7 +300,8 @@ class ModelRecord:
 def _converter() -> Converter:
     from cattrs import Converter
 
-    converter = Converter(forbid_extra_keys=True)
+    # What is wrong with a part is not said, so that it need not be found out.
+    converter = Converter(forbid_extra_keys=True, detailed_validation=False)
     converter.register_unstructure_hook(Interval, Interval.to_list)
     converter.register_structure_hook(Interval, lambda ends, _: Interval(*map(float, ends)))
     for union in (Interval | NoInterval | None, Interval | NoInterval):
