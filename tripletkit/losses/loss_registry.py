@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from tripletkit.errors import SettingsError
@@ -46,31 +46,37 @@ class Loss:
 
         It is tried first: a fault in a loss of the user's own ends in a line that names it.
         """
-        from tripletkit.features.keras_backend import tf
+        return _try_function(self, margin)
 
-        if self.of_triplets is None:
-            return None
-        further = (margin,) if self.has_margin else ()
-        two = tf.TensorSpec((2,), tf.float32)
-        try:
-            function = load_object(self.of_triplets)
-            traced = tf.function(lambda *distances: function(*distances, *further))
-            shape = tuple(traced.get_concrete_function(two, two).output_shapes)
-        except Exception as error:
-            # TensorFlow puts where it happened before the reason, and the kind of the error.
-            kind = type(error).__name__
-            reason = (str(error).strip() or "no reason").splitlines()[-1].strip()
-            problem = f"{kind}: {reason.removeprefix(f'{kind}: ')}"
-        else:
-            problem = "" if shape == (2,) else f"of 2 triplets it gives the shape {shape}"
-        if problem:
-            takes = "two distances and the margin" if further else "two distances"
-            raise SettingsError(
-                "loss",
-                f'"{self.name}": expected a function of {takes}, written with `keras.ops`, that '
-                f"gives a loss for each triplet; {problem}",
-            )
-        return lambda to_positive, to_negative: function(to_positive, to_negative, *further)
+
+@cache
+def _try_function(loss: Loss, margin: float) -> Callable[..., Any] | None:
+    """Return the function of a loss once it was tried; each training of a draw asks for it."""
+    from tripletkit.features.keras_backend import tf
+
+    if loss.of_triplets is None:
+        return None
+    further = (margin,) if loss.has_margin else ()
+    two = tf.TensorSpec((2,), tf.float32)
+    try:
+        function = load_object(loss.of_triplets)
+        traced = tf.function(lambda *distances: function(*distances, *further))
+        shape = tuple(traced.get_concrete_function(two, two).output_shapes)
+    except Exception as error:
+        # TensorFlow puts where it happened before the reason, and the kind of the error.
+        kind = type(error).__name__
+        reason = (str(error).strip() or "no reason").splitlines()[-1].strip()
+        problem = f"{kind}: {reason.removeprefix(f'{kind}: ')}"
+    else:
+        problem = "" if shape == (2,) else f"of 2 triplets it gives the shape {shape}"
+    if problem:
+        takes = "two distances and the margin" if further else "two distances"
+        raise SettingsError(
+            "loss",
+            f'"{loss.name}": expected a function of {takes}, written with `keras.ops`, that '
+            f"gives a loss for each triplet; {problem}",
+        )
+    return lambda to_positive, to_negative: function(to_positive, to_negative, *further)
 
 
 _FUNCTIONS = "tripletkit.losses.functions"
