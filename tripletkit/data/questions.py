@@ -99,7 +99,8 @@ _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dt
 def hash_questions(triplets: Triplets) -> np.ndarray:
     """Return `(n_triplets,)` uint64, equal for one question either way round, extension or not."""
     bare = [normalize("NFC", _EXTENSION.sub("", name)) for name in triplets.names]
-    anchor, first, second = pd.util.hash_array(np.array(bare, dtype=object))[triplets.rows].T
+    hashes = pd.util.hash_array(np.array(bare, dtype=object), categorize=False)
+    anchor, first, second = hashes[triplets.rows].T
     low, high = np.minimum(first, second), np.maximum(first, second)
     mixed = (anchor ^ _MIX[0]) * _MIX[1] ^ (low * _MIX[2] + high * _MIX[0])
     return mixed ^ (mixed >> np.uint64(31))

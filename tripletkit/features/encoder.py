@@ -89,7 +89,7 @@ class EncoderHead(NamedTuple):
     """The trained head behind features."""
 
     distance: str  # by which embeddings are compared
-    sha256: str  # of all that decides it
+    sha256: Callable[[], str]  # of all that decides it
     embed: Callable[[np.ndarray], np.ndarray]  # (n, n_features) -> (n, n_dims), both float32
 
 
@@ -185,7 +185,7 @@ class Encoder:
     def fingerprint(self) -> str:
         """One text that is another wherever vectors would be others."""
         if self.head is not None:
-            return f"model {self.head.sha256}"
+            return f"model {self.head.sha256()}"
         own = {"file_sha256": self.given.sha256} if self.given else {}
         return f"features {FeatureSpace({**self.facts, **own}, self.n_features).fingerprint}"
 

@@ -137,7 +137,7 @@ class ModelFolder:
     @property
     def head(self) -> EncoderHead:
         """The trained head, for an encoder."""
-        return EncoderHead(self.distance, self.record.sha256, self.embed)
+        return EncoderHead(self.distance, lambda: self.record.sha256, self.embed)
 
     def embed(self, features: np.ndarray) -> np.ndarray:
         """Return embeddings from features; see `head_layers.embed`."""
