@@ -229,8 +229,10 @@ def test_judgements_are_read_again_as_they_were(tmp_path):
     # A list in memory is not there any more.
     listed = tk.read_judgements(path, **how | {"names": ["a", "b", "c"]})
     assert reopen_judgements(listed.record) is None
-    path.write_text("0 1 2 0.3\n")
-    assert reopen_judgements(read.record) is None
+    for file, text in ((path, "0 1 2 0.3\n"), (tmp_path / "names.txt", "b\na\nc\n")):
+        read = tk.read_judgements(path, **how)
+        file.write_text(text)
+        assert reopen_judgements(read.record) is None
 
 
 def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_images):

@@ -275,7 +275,7 @@ def read_judgements(
             found = replace(found, votes=None, truth=None)
         read_as = {"columns": json.dumps(dict(columns))} if columns else {}
         if isinstance(names, str | os.PathLike):
-            read_as["names"] = str(Path(names).absolute())
+            read_as |= {"names": str(Path(names).absolute()), "names_sha256": _hash(Path(names))}
         elif names is not None:
             # Without the list the file cannot be read again.
             found = replace(found, record=replace(found.record, path=None))
@@ -470,15 +470,24 @@ def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
 
 
 def find_unchanged(record: FileRecord) -> Path | None:
-    """Return the path of a file that was read, if what it says is still the same; else None."""
+    """Return the path of a file that was read, if what it and its file of names say is still the
+    same; else None."""
     if record.path is None or not (path := Path(record.path)).is_file():
         return None
+    read_as = dict(record.read_as)
     if _is_database(path):
-        exclude = json.loads(dict(record.read_as).get("exclude", "[]"))
-        digest = _open_database(path, exclude).record.sha256
+        digest = _open_database(path, json.loads(read_as.get("exclude", "[]"))).record.sha256
     else:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = _hash(path)
+    if "names" in read_as:
+        names = Path(read_as["names"])
+        if not names.is_file() or _hash(names) != read_as.get("names_sha256"):
+            return None
     return path if digest == record.sha256 else None
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def reopen_judgements(record: FileRecord, votes: FileRecord | None = None) -> Judgements | None:

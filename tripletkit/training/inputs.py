@@ -495,9 +495,10 @@ def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
     is_text = name not in ("labels", "val_labels", "groups")
     if not is_there or (is_text and find_unchanged(recorded) is None):
         how = ", or give the triplets in Python as `triplets=`" if name == "triplets" else ""
+        which = "it or its file of names" if "names" in dict(recorded.read_as) else "it"
         raise ModelFolderError(
-            f"{recorded.name}: expected the file that {place} was trained with (`{name}`), it is "
-            f"gone or changed. Bring it back, train anew{how}."
+            f"{recorded.name}: expected the file that {place} was trained with (`{name}`), "
+            f"{which} is gone or changed. Bring it back, train anew{how}."
             if path is not None
             else f"{recorded.name}: {place} was trained with it (`{name}`), and it is in no file "
             f"that could be read again. Train anew{how}."
