@@ -345,5 +345,7 @@ def make_keras_function(
     side = backbone.input_size_px
     inputs = keras.Input((side, side, 3), dtype="float32")
     network = keras.Model(inputs, model(add_preprocessing(inputs, backbone.preprocessing)))
-    run = tf.function(lambda pixels: network(tf.cast(pixels, tf.float32), training=False))
+    run = tf.function(
+        lambda pixels: network(tf.cast(pixels, tf.float32), training=False), autograph=False
+    )
     return lambda pixels: run(tf.constant(pixels)).numpy()

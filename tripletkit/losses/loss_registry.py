@@ -60,7 +60,7 @@ def _try_function(loss: Loss, margin: float) -> Callable[..., Any] | None:
     two = tf.TensorSpec((2,), tf.float32)
     try:
         function = load_object(loss.of_triplets)
-        traced = tf.function(lambda *distances: function(*distances, *further))
+        traced = tf.function(lambda *given: function(*given, *further), autograph=False)
         shape = tuple(traced.get_concrete_function(two, two).output_shapes)
     except Exception as error:
         # TensorFlow puts where it happened before the reason, and the kind of the error.

@@ -281,7 +281,8 @@ class BatchLearner:
                 inputs,
                 tf.TensorSpec((None,), tf.int32),
                 tf.TensorSpec((None, 3), tf.int32),
-            ]
+            ],
+            autograph=False,
         )
         def step(
             given: tf.Tensor, labels: tf.Tensor, triplets: tf.Tensor

@@ -438,17 +438,21 @@ class _CompiledEpoch:
                 tf.TensorSpec((None, 3), tf.int32),
                 tf.TensorSpec((None, 2), tf.float32),
             ],
+            autograph=False,
         )
 
     def _run(
         self, matrix: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         n_rows = tf.shape(rows)[0]
-        total, active = tf.constant(0.0), tf.constant(0.0)
-        for start in tf.range(0, n_rows, self._settings.batch_size):
+
+        def step(start: tf.Tensor, total: tf.Tensor, active: tf.Tensor) -> tuple[tf.Tensor, ...]:
             end = start + self._settings.batch_size
             sums = self._step(matrix, rows[start:end], weights[start:end])
-            total, active = total + sums[0], active + sums[1]
+            return end, total + sums[0], active + sums[1]
+
+        # A loop of Python is translated by way of a file, for which a full disk has no place.
+        _, total, active = tf.while_loop(lambda start, *_: start < n_rows, step, (0, 0.0, 0.0))
         n = tf.cast(n_rows, tf.float32)
         return total / n, active / n
 

@@ -263,7 +263,9 @@ class _PixelTraining(EpochTraining):
         )
         self._embed_size = max(1, _EMBED_PIXELS // side**2)
 
-        @tf.function(input_signature=[tf.TensorSpec((self._embed_size, side, side, 3), tf.uint8)])
+        of_images = tf.TensorSpec((self._embed_size, side, side, 3), tf.uint8)
+
+        @tf.function(input_signature=[of_images], autograph=False)
         def infer(pixels: tf.Tensor) -> tf.Tensor:
             return encoder(tf.cast(pixels, tf.float32), training=False)
 
