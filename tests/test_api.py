@@ -3,7 +3,9 @@
 import inspect
 import io
 import os
+import pickle
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -357,7 +359,7 @@ def test_neighbors_are_found_by_file_by_embedding_and_by_name(model, toy_competi
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_a_model_in_memory_is_saved_and_loaded(
-    toy_competition, toy_model, tiny_backbone, frame, tmp_path
+    toy_competition, toy_model, tiny_backbone, frame, tmp_path, monkeypatch
 ):
     model = quietly_train(frame, toy_competition.images)
     margins = model.answer(toy_competition.test).margins
@@ -371,11 +373,21 @@ def test_a_model_in_memory_is_saved_and_loaded(
         np.testing.assert_array_equal(again.answer(toy_competition.test).margins, margins)
     with pytest.raises(tk.TripletkitError, match="holds a model already"):
         model.save(toy_model)
+    names, history = {file.name for file in place.iterdir()}, model.history
     model.save(tmp_path / "m2")
-    tk.load(place).save(tmp_path / "m2", overwrite=True)
-    assert sorted(file.name for file in (tmp_path / "m2").iterdir()) == sorted(
-        file.name for file in place.iterdir()
-    )
+    assert {file.name for file in (tmp_path / "m2").iterdir()} == names
+    # It stays what it was where another is written, or nothing is left.
+    monkeypatch.chdir(tmp_path)
+    relative = tk.load("m2")
+    monkeypatch.chdir("/")
+    tk.load(toy_model).save(tmp_path / "m2", overwrite=True)
+    shutil.rmtree(place)
+    for again in (model, relative, moved := pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(again.answer(toy_competition.test).margins, margins)
+        assert again.history.equals(history)
+    assert (relative.path, moved.path) == (tmp_path / "m2", None)
+    model.save(tmp_path / "m2", overwrite=True)
+    assert tk.load(tmp_path / "m2").record.sha256 == model.record.sha256
 
 
 def test_a_backbone_alone_answers_and_is_not_saved(toy_competition, tiny_backbone, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -22,7 +21,7 @@ from tripletkit.api.given import (
     take_encoder_options,
 )
 from tripletkit.api.models import Model
-from tripletkit.data.images import ImagesLike, open_images
+from tripletkit.data.images import ImagesLike, Scratch, open_images
 from tripletkit.data.judgements import TruthLike, read_judgements
 from tripletkit.data.outputs import Outputs, as_one_run, check_written_folder
 from tripletkit.data.triplets import VotesAs, VotesLike
@@ -390,7 +389,7 @@ def _check_output(
 
 def _run(
     job: Job, on_epoch: OnEpoch | None, progress: bool | Stages | None
-) -> tuple[ModelFolder, TemporaryDirectory[str] | None]:
+) -> tuple[ModelFolder, Scratch | None]:
     """Train, and return the folder of the model, and what it is in until it is saved."""
     # Loads TensorFlow, which may wait until something is trained.
     from tripletkit.training import run

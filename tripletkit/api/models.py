@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,14 @@ from tripletkit.api.given import (
     is_path,
     take_encoder_options,
 )
-from tripletkit.data.images import Images, ImagesLike, list_images, open_images, open_usable_images
+from tripletkit.data.images import (
+    Images,
+    ImagesLike,
+    Scratch,
+    list_images,
+    open_images,
+    open_usable_images,
+)
 from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.labels import read_labels
 from tripletkit.data.outputs import COLLAGE_FORM, OutputFile, Outputs, as_one_run
@@ -103,7 +109,7 @@ class Model:
         *,
         images: Path | None = None,
         cache: Path | None = None,
-        scratch: TemporaryDirectory[str] | None = None,
+        scratch: Scratch | None = None,
         sources: TrainingSources | None = None,
         functions: Sequence[FunctionEncoder] = (),
     ) -> None:
@@ -457,24 +463,18 @@ class Model:
         kept = {name: value for name, value in vars(self).items() if name not in _REMADE}
         if self.folder is None:
             return kept | {"encoder": self.encoder}
-        files = {file.name: file.read_bytes() for file in sorted(self.folder.path.iterdir())}
-        return kept | {"files": files, "path": self.path, "given": self.encoder.given}
+        is_saved, given = self._scratch is None, self.encoder.given
+        return kept | {"folder": self.folder, "is_saved": is_saved, "given": given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if (files := state.pop("files", None)) is None:
+        if (folder := state.pop("folder", None)) is None:
             vars(self).update(state, folder=None, _scratch=None)
             return
-        path, given = state.pop("path"), state.pop("given")
-        made = TemporaryDirectory(prefix="tripletkit-")
-        where = Path(made.name) / "model"
-        where.mkdir()
-        for name, data in files.items():
-            (where / name).write_bytes(data)
-        folder, scratch = load_model(where), cast(TemporaryDirectory[str] | None, made)
-        if path is not None and (path / "model.json").is_file():
-            saved = load_model(path)
-            if saved.record.sha256 == folder.record.sha256:
-                folder, scratch = saved, None
+        is_saved, given = state.pop("is_saved"), state.pop("given")
+        scratch = None
+        if not (is_saved and folder.is_there()):
+            scratch = Scratch()
+            folder = folder.copy(scratch.folder / "model")
         encoder = folder.open_encoder(None, None, state["functions"])
         if given is not None:
             encoder = replace(encoder, given=given)

@@ -85,8 +85,8 @@ class _Files(NamedTuple):
     contents: FileContents | None = None
 
 
-class _Scratch:
-    """A folder for the files of arrays, gone when nothing refers to it any more."""
+class Scratch:
+    """A folder for files of what is in memory, gone when nothing refers to it any more."""
 
     def __init__(self) -> None:
         self.folder = Path(mkdtemp(prefix="tripletkit-", dir=private_temporary_folder()))
@@ -112,7 +112,7 @@ class Images:
     follow_outside: bool = False
     has_files: bool = True
     _given: _Files | None = field(default=None, repr=False)
-    _scratch: _Scratch | None = field(default=None, repr=False)
+    _scratch: Scratch | None = field(default=None, repr=False)
 
     @cached_property
     def _files(self) -> _Files:
@@ -379,7 +379,7 @@ def _open_list(
         )
     # There is one road from images to vectors, and it starts at a file's content, by which
     # features are stored; an array in memory is written as a PNG, which loses nothing.
-    scratch = None if all(map(is_path, given)) else _Scratch()
+    scratch = None if all(map(is_path, given)) else Scratch()
     paths: list[Path | None] = []
     problems: dict[int, str] = {}
     for place, image in enumerate(given):

@@ -21,6 +21,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -102,9 +103,9 @@ class ShiftDetector:
         np.savez(path, mean=self.mean, images=self.images.astype(np.float16))
 
     @classmethod
-    def load(cls, path: Path) -> ShiftDetector:
+    def load(cls, source: Path | BinaryIO) -> ShiftDetector:
         """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(source, allow_pickle=False) as file:
             return cls(file["mean"], file["images"].astype(np.float32))
 
 

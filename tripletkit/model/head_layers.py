@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -110,10 +110,11 @@ class NumpyHead:
         self.input_shape, self.output_shape = (None, n_features), (None, n_dims)
 
     @classmethod
-    def read(cls, path: Path) -> NumpyHead | None:
-        """Return the head of a weights file; None if the file does not say what its layers do."""
+    def read(cls, path: Path, data: BinaryIO | None = None) -> NumpyHead | None:
+        """Return the head of a weights file, whose `data` may be at hand; None if the file does not
+        say what its layers do."""
         try:
-            with h5py.File(path) as file:
+            with h5py.File(data or path) as file:
                 if _ATTRIBUTE not in file.attrs:
                     return None
                 described = json.loads(file.attrs[_ATTRIBUTE])

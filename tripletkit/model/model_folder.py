@@ -9,27 +9,24 @@ the backbone's numbers where these were trained too. Nothing in it runs code whe
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.outputs import (
-    MODEL_RECORD,
-    check_parent,
-    end_moves,
-    note_input,
-    open_folder,
-)
+from tripletkit.data.outputs import MODEL_RECORD, check_parent, end_moves, note_input, open_folder
 from tripletkit.data.questions import hash_questions
 from tripletkit.data.text_files import guard_formula
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import ModelFolderError, OutputError
-from tripletkit.features.backbones import file_sha256
 from tripletkit.features.encoder import (
     BACKBONE_FILE,
     Encoder,
@@ -55,23 +52,24 @@ _SHIFT_FILE = "shift.npz"
 _LEARNED_FILE = "learned.npy"
 # Of more, those of the lowest hashes: a sample that is the same in every set.
 _MAX_LEARNED = 1_000_000
-_MODEL_FILES = {
-    _RECORD_FILE,
-    _HEAD_FILE,
-    _HISTORY_FILE,
-    _CENTERS_FILE,
-    _SHIFT_FILE,
-    _LEARNED_FILE,
-    BACKBONE_FILE,
-}
+_MODEL_FILES = {_RECORD_FILE, _HEAD_FILE, _HISTORY_FILE, _CENTERS_FILE, _SHIFT_FILE}
+_MODEL_FILES |= {_LEARNED_FILE, BACKBONE_FILE}
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder that was found whole, with what its `model.json` holds."""
+    """A model as its folder, named by an absolute path, held it when it was opened, whatever is
+    written there later: with the bytes of each file that its record names."""
 
     path: Path
     record: ModelRecord
+    contents: Mapping[str, bytes] = field(repr=False)
+
+    def is_there(self) -> bool:
+        """Return whether the folder holds this model still."""
+        with suppress(ModelFolderError):
+            return ModelRecord.read(self.path / _RECORD_FILE).sha256 == self.record.sha256
+        return False
 
     @property
     def has_own_backbone(self) -> bool:
@@ -96,7 +94,7 @@ class ModelFolder:
         """Return what tells images unlike those of the training; None where it was not learned."""
         if _SHIFT_FILE not in self.record.files:
             return None
-        return ShiftDetector.load(self.path / _SHIFT_FILE)
+        return ShiftDetector.load(BytesIO(self.contents[_SHIFT_FILE]))
 
     def share_learned(
         self, triplets: Triplets, contents: Sequence[bytes | None] | None = None
@@ -106,7 +104,7 @@ class ModelFolder:
         are known again. None where nothing is known."""
         if _LEARNED_FILE not in self.record.files:
             return None
-        learned = np.atleast_2d(np.load(self.path / _LEARNED_FILE, allow_pickle=False))
+        learned = np.atleast_2d(np.load(BytesIO(self.contents[_LEARNED_FILE]), allow_pickle=False))
         asked = [triplets] if contents is None else [triplets, triplets.over_contents(contents)]
         is_learned, is_known = np.zeros((2, len(triplets)), dtype=bool)
         for each, known in zip(asked, learned, strict=False):
@@ -117,22 +115,27 @@ class ModelFolder:
 
     def read_history(self) -> pd.DataFrame:
         """Return the epochs of the training, as `history.csv` has them."""
-        return pd.read_csv(self.path / _HISTORY_FILE)
+        return pd.read_csv(BytesIO(self.contents[_HISTORY_FILE]))
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
         from tripletkit.model.heads import build_model
 
-        record, path = self.record, self.path / _HEAD_FILE
-        if record.parts and (trained := NumpyHead.read(path)) is not None:
+        if self.record.parts and (trained := self._read_numpy_head()) is not None:
             return trained.to_keras()
-        head = build_model(record.n_features, record.settings)
-        head.load_weights(path)
+        head = build_model(self.record.n_features, self.record.settings)
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / _HEAD_FILE
+            file.write_bytes(self.contents[_HEAD_FILE])
+            head.load_weights(file)
         return head
+
+    def _read_numpy_head(self) -> NumpyHead | None:
+        return NumpyHead.read(self.path / _HEAD_FILE, BytesIO(self.contents[_HEAD_FILE]))
 
     def open_head(self) -> NumpyHead | keras.Model:
         """Return the trained head for `embed`, without TensorFlow where its layers allow it."""
-        return NumpyHead.read(self.path / _HEAD_FILE) or self.load_head()
+        return self._read_numpy_head() or self.load_head()
 
     @property
     def head(self) -> EncoderHead:
@@ -167,12 +170,12 @@ class ModelFolder:
     def copy(self, path: Path, *, overwrite: bool = False) -> ModelFolder:
         """Write the folder once more; what was there stays until the new one is whole."""
         check_model_output(path, overwrite=overwrite)
-        if path.resolve() == self.path.resolve():
+        if path.resolve() == self.path.resolve() and self.is_there():
             return self
         with open_folder(path) as partial:
-            for name in sorted(_MODEL_FILES):
-                if (self.path / name).is_file():
-                    shutil.copyfile(self.path / name, partial / name)
+            for name in sorted(_MODEL_FILES & self.contents.keys()):
+                (partial / name).write_bytes(self.contents[name])
+            self.record.write(partial / _RECORD_FILE)
         return load_model(path)
 
 
@@ -237,12 +240,12 @@ def save_model(
             np.save(partial / _LEARNED_FILE, np.stack(padded))
         if backbone is not None:
             shutil.copyfile(backbone, partial / BACKBONE_FILE)
-        files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
-        whole = replace(record, files=files)
+        contents = {file.name: file.read_bytes() for file in sorted(partial.iterdir())}
+        whole = replace(record, files=_hash(contents))
         whole.write(partial / _RECORD_FILE)
     if backbone is not None:
         checkpoint.unlink(missing_ok=True)
-    return ModelFolder(path, whole)
+    return ModelFolder(path.absolute(), whole, contents)
 
 
 def load_model(path: Path) -> ModelFolder:
@@ -261,16 +264,23 @@ def load_model(path: Path) -> ModelFolder:
         note_input(read)
     if record.images is not None:
         note_input(Path(record.images))
-    for name, expected in record.files.items():
-        file = path / name
-        if not file.is_file():
-            raise ModelFolderError(f"{path}: incomplete, {name} is missing; train again")
-        if file_sha256(file) != expected:
+    if missing := [name for name in record.files if not (path / name).is_file()]:
+        raise ModelFolderError(f"{path}: incomplete, {missing[0]} is missing; train again")
+    try:
+        contents = {name: (path / name).read_bytes() for name in record.files}
+    except OSError as error:
+        raise ModelFolderError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    for name, got in _hash(contents).items():
+        if got != record.files[name]:
             raise ModelFolderError(
-                f"{file}: is not the file that training wrote (its sha256 differs). "
+                f"{path / name}: is not the file that training wrote (its sha256 differs). "
                 "Bring back the original, or train again."
             )
-    return ModelFolder(path, record)
+    return ModelFolder(path.absolute(), record, contents)
+
+
+def _hash(contents: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
 
 
 def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit import __version__, defaults
+from tripletkit.data.images import Scratch
 from tripletkit.data.training_set import BY_FILE
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
@@ -94,7 +95,7 @@ class _Outcome:
 
 def train(
     job: Job, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages
-) -> tuple[ModelFolder, TemporaryDirectory[str] | None]:
+) -> tuple[ModelFolder, Scratch | None]:
     """Train a model as a job says, and write it. Without an output it is written into a folder of
     its own, which lasts as long as the second thing that is returned."""
     started_s = time.perf_counter()
@@ -118,8 +119,8 @@ def train(
         )
         path, scratch = job.output, None
         if path is None:
-            scratch = TemporaryDirectory(prefix="tripletkit-")
-            path = Path(scratch.name) / "model"
+            scratch = Scratch()
+            path = scratch.folder / "model"
         model = _save(path, place, outcome, job, times)
     _warn_of(outcome, job)
     return model, scratch
