@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image
 
 import tripletkit as tk
+from tripletkit.model.settings import check_values
 
 QUICK = {"backbone": "tiny", "epochs": 3, "dim": 4}
 
@@ -193,21 +196,49 @@ def test_votes_and_validation_are_taken_from_arrays(toy_competition, tiny_backbo
     assert model.validation.trained.accuracy == expected
 
 
-@pytest.mark.parametrize(
-    ("arguments", "field", "message"),
-    [
+def test_settings_that_will_not_do_are_named(toy_competition):
+    usual = {"triplets": toy_competition.train, "images": toy_competition.images}
+    for arguments, field, message in (
         ({"marign": 0.3}, "marign", "margin"),
-        ({"dropout": 2}, "dropout", "dropout"),
         ({"images": None}, "images", "folder of the images"),
-        ({"triplets": None}, "triplets", "labels"),
         ({"triplets": None, "votes": [[1, 2]]}, "triplets", "give `triplets`"),
-    ],
-)
-def test_settings_that_will_not_do_are_named(toy_competition, arguments, field, message):
-    given = {"triplets": toy_competition.train, "images": toy_competition.images} | arguments
-    with pytest.raises(tk.SettingsError, match=message) as caught:
-        tk.train(**given)
-    assert caught.value.field == field
+    ):
+        with pytest.raises(tk.SettingsError, match=message) as caught:
+            tk.train(**usual | arguments)
+        assert caught.value.field == field
+
+
+def test_values_that_are_none_of_those_possible_are_refused():
+    names, vectors = [str(image) for image in range(20)], np.random.default_rng(0).random((20, 3))
+    rows = np.array([[a, (a + 1) % 20, (a + 7) % 20] for a in range(20)])
+    model, triplets = tk.pretrained(features=(names, vectors)), tk.Triplets.from_array(rows, names)
+    given = {name: str(image % 4) for image, name in enumerate(names)}, None, model
+    hardest = partial(tk.mine, None, None, model, triplets=triplets)
+    votes = {"features": vectors, "names": names, "votes": np.ones((20, 2))}
+    for function, wrong in (
+        (partial(tk.mine, *given), {"per_image": (0, 2.5), "positive_quantiles": ([1, 0], (0, 9))}),
+        (hardest, {"keep": (0, 0.0, 1.5, 5.0, True)}),
+        (partial(tk.classify, *given), {"k": (0, "3"), "fraction": (0, 20)}),
+        (partial(tk.draw_triplets, *given[:2]), {"count": (0, -1), "balance": ("clas",)}),
+        (partial(model.neighbors, model.embed(), model.embed()), {"k": (0, 1.5)}),
+        (partial(tk.suggest, model), {"n": (0,), "ask": ("x",)}),
+        (partial(tk.collage, triplets, "."), {"n": (0, 1.5)}),
+        (partial(tk.split, triplets), {"val_fraction": (0, 2), "folds": (0, 1), "seed": (-1,)}),
+        (partial(tk.train, rows, **votes), {"votes_as": ("half",), "dim": (2.5, np.True_)}),
+        (partial(tk.score, [1], [1]), {"ties": ("none",)}),
+    ):
+        for name, value in ((each, value) for each in wrong for value in wrong[each]):
+            with pytest.raises(tk.SettingsError, match=f"`{name}`: expected .*, got") as caught:
+                function(**{name: value})
+            assert caught.value.field == name
+    assert len(hardest(keep=np.int64(2)).table) == 2
+    assert check_values({"dim": np.int64(2)}) == {"dim": 2}
+    for what in (vectors, vectors.tolist()):
+        with pytest.raises(tk.TripletkitError, match=r"got .* without names"):
+            tk.pretrained(features=what)
+        with pytest.raises(tk.TripletkitError, match="expected a file or a table, got"):
+            tk.read_labels(what)
+    assert tk.read_judgements(io.StringIO("é b c\n")).triplets.names[0] == "é"
 
 
 @pytest.mark.slow
@@ -316,15 +347,19 @@ def test_files_arrays_and_pil_images_give_the_same_embedding(model, toy_competit
         np.testing.assert_array_equal(model.embed(one).vectors, found.vectors[:1])
     named = model.embed([pixels, image], names=["x", "y"])
     assert named.names == ["x", "y"]
-    grey = model.embed(np.full((20, 20), 128, np.uint8))
-    np.testing.assert_array_equal(grey.vectors, model.embed(Image.new("L", (20, 20), 128)).vectors)
+    grey = model.embed(Image.new("L", (20, 20), 128)).vectors
+    for shape in ((20, 20), (20, 20, 1)):
+        np.testing.assert_array_equal(model.embed(np.full(shape, 128, np.uint8)).vectors, grey)
+    (entry,) = (each for each in os.scandir(path.parent) if each.name == "p05.png")
+    assert model.embed([entry]).names == [str(path)]
 
 
 @pytest.mark.parametrize(
     ("images", "names", "message"),
     [
         ([np.zeros((4, 4, 3))], None, "image 0: expected a path, a PIL image.*float64"),
-        ([np.zeros((4, 4, 2), np.uint8)], None, r"of the shape \(4, 4, 2\)"),
+        (np.zeros((4, 4, 2), np.uint8), None, r"image 0: .*of the shape \(4, 4, 2\)"),
+        (Image.new("I", (4, 4), 200), None, r"image\.convert\('L'\)"),
         (["nowhere.png"], None, "there is no image"),
         ([], None, "got none"),
         ([np.zeros((4, 4), np.uint8)] * 2, ["x", "x"], "a name of its own"),
@@ -351,9 +386,15 @@ def test_neighbors_are_found_by_file_by_embedding_and_by_name(model, toy_competi
     assert again[again["query"] == "p03.png"]["name"].tolist() == table["name"][:3].tolist()
     named = model.neighbors("p03.png", known, k=3).to_frame()
     assert named.equals(again[again["query"] == "p03.png"].reset_index(drop=True))
-    for given, message in (({"k": 0}, "at least 1"), ({"collage": "c.png"}, "for images")):
+    for queries in (pd.Series(["p03.png"]), np.array(["p03.png"])):
+        assert model.neighbors(queries, known, k=3).to_frame().equals(named)
+    for queries, given, message in (
+        (known, {"collage": "c.png"}, "for images"),
+        (replace(known, distance="l1"), {}, "`queries`: expected .* l2 distance, got 60 images"),
+        (model.frozen.embed(), {}, "`queries`: expected vectors of 10 numbers each, l2 distance"),
+    ):
         with pytest.raises(tk.SettingsError, match=message):
-            model.neighbors(known, known, **given)
+            model.neighbors(queries, known, **given)
 
 
 @pytest.mark.slow

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
+from numbers import Integral, Real
 from typing import Any, Generic, Protocol, TypeVar
 
-from tripletkit.errors import TripletkitError
+from tripletkit.errors import SettingsError, TripletkitError
 
 
 class _Named(Protocol):
@@ -54,6 +55,23 @@ def describe_unknown(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f' Did you mean "{close[0]}"?' if close else ""
     return f'expected one of {", ".join(known)}, got "{name}".{hint}'
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+    """Refuse a value of a setting that is none of those known; None is no choice."""
+    if value is not None and value not in (known := list(known)):
+        raise SettingsError(name, f"`{name}`: {describe_unknown(str(value), known)}")
+
+
+def check_numbers(low: int | None = None, **given: Any) -> None:
+    """Refuse what is no whole number from `low` on, without `low` no share; None is no choice."""
+    kind: Any = Real if low is None else Integral
+    for name, value in given.items():
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        if value is None or (is_number and (0 < value <= 1 if low is None else value >= low)):
+            continue
+        what = "a share above 0, at most 1" if low is None else f"a whole number, at least {low}"
+        raise SettingsError(name, f"`{name}`: expected {what}, got {value!r}")
 
 
 # `"module:name"`, or the thing itself where who registers it has it at hand.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ from tripletkit.features.labelled_images import (
 )
 from tripletkit.features.store import FeatureStore
 from tripletkit.progress import Stages, open_stages
+from tripletkit.registry import check_choice, check_numbers
 from tripletkit.search.offline_mining import (
     IMAGES_COLUMNS,
     TRIPLETS_COLUMNS,
@@ -103,6 +105,9 @@ def draw_triplets(
         SettingsError: if `hard` comes without a model.
         LabelFileError: if labels cannot be read, or there are too few classes, or images of them.
     """
+    check_numbers(1, per_anchor=per_anchor, count=count)
+    check_numbers(0, seed=seed)
+    check_choice("balance", balance, defaults.TRIPLET_BALANCES)
     if per_anchor is not None and count is not None:
         raise SettingsError("count", "`per_anchor` and `count` exclude each other.")
     if (hard is None) != (model is None):
@@ -197,6 +202,9 @@ def classify(
         LabelFileError: if labels cannot be read, or there are too few classes, or images of them.
         ImageNameError, ImageReadError: if an image is not there or cannot be read.
     """
+    check_numbers(1, k=k)
+    check_numbers(0, seed=seed)
+    check_numbers(fraction=fraction)
     if held_out is not None and fraction is not None:
         raise SettingsError(
             "fraction", "`fraction` is for a share by chance, `held_out` says which."
@@ -294,13 +302,12 @@ def mine(
     for name, value in wrong.items():
         if value is not None:
             raise SettingsError(name, f"`{name}` is for `{needed}`.")
-    for name in ("positive_quantiles", "negative_quantiles"):
-        ends = of_labels[name]
-        if isinstance(ends, tuple) and ends[0] >= ends[1]:
-            raise SettingsError(
-                name,
-                f"`{name}`: expected a lower and a higher share, got {ends[0]:g} {ends[1]:g}.",
-            )
+    check_numbers(1, per_image=per_image)
+    check_numbers(1 if isinstance(keep, Integral) else None, keep=keep)
+    quantiles = (
+        _check_quantiles("positive_quantiles", positive_quantiles, defaults.POSITIVE_QUANTILES),
+        _check_quantiles("negative_quantiles", negative_quantiles, defaults.NEGATIVE_QUANTILES),
+    )
     outputs = Outputs(overwrite=overwrite)
     headings = tuple(",".join(each) + "\n" for each in (IMAGES_COLUMNS, TRIPLETS_COLUMNS))
     form = OutputForm("a table of `tripletkit mine`", headings=headings)
@@ -316,15 +323,20 @@ def mine(
         else:
             assert labels is not None
             found = read_labelled(labels, open_images(images), model.cache)
-            quantiles = (
-                positive_quantiles or defaults.POSITIVE_QUANTILES,
-                negative_quantiles or defaults.NEGATIVE_QUANTILES,
-            )
             mined = _mine_classes(
                 model, found, per_image or defaults.MINED_PER_IMAGE, quantiles, stages
             )
     _write_mined(mined, *files)
     return mined
+
+
+def _check_quantiles(name: str, given: Quantiles | None, usual: Quantiles) -> Quantiles:
+    shares = np.asarray(usual if given is None else given)
+    is_pair = shares.shape == (2,) and shares.dtype.kind in "fiu"
+    if not is_pair or not 0 <= shares[0] < shares[1] <= 1:
+        raise SettingsError(name, f"`{name}`: expected a lower and a higher share, got {given}.")
+    low, high = shares.tolist()
+    return low, high
 
 
 def _mine_classes(

@@ -13,13 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.api.given import PathLike
-from tripletkit.data.outputs import (
-    OutputFile,
-    OutputForm,
-    Outputs,
-    as_one_run,
-    open_output,
-)
+from tripletkit.data.outputs import OutputFile, OutputForm, Outputs, as_one_run, open_output
 from tripletkit.data.text_files import guard_formula
 from tripletkit.features.given_features import import_pyarrow
 from tripletkit.results import Result, Section, Table

@@ -44,6 +44,7 @@ from tripletkit.errors import ImageNameError, JudgementsError, SettingsError
 from tripletkit.features.encoder import BackboneLike, list_backbones
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages
+from tripletkit.registry import check_choice, check_numbers
 
 logger = logging.getLogger("tripletkit")
 
@@ -84,10 +85,9 @@ def suggest(
     Reference:
         Settles. Active learning literature survey. 2009 (uncertainty sampling, query by committee).
     """
-    if ask not in get_args(AskWay):
-        raise SettingsError(
-            "ask", f"expected auto, random, margin or disagreement as `ask`, got {ask!r}"
-        )
+    check_choice("ask", ask, get_args(AskWay))
+    check_numbers(1, n=n)
+    check_numbers(0, seed=seed)
     way = defaults.AUTO_ASK if ask == "auto" else ask
     file = Outputs(overwrite=overwrite).optional_file(as_path(output), TRIPLETS_FORM)
     embedded = model.embed(images, progress=progress)
@@ -230,10 +230,7 @@ def import_judgements(
 
 @as_one_run
 def judges(
-    database: PathLike,
-    *,
-    gold: TripletsLike | None = None,
-    exclude: Collection[str] = (),
+    database: PathLike, *, gold: TripletsLike | None = None, exclude: Collection[str] = ()
 ) -> JudgesReport:
     """Return how fast, steady and careful the judges of a collection are.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike, open_features
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages
+from tripletkit.registry import check_choice
 from tripletkit.training.inputs import find_sources, open_sources
 from tripletkit.training.job import EncoderChoice, FineTuning, Job, TrainingJob
 from tripletkit.training.trainer import OnEpoch, ignore_epoch
@@ -204,12 +205,7 @@ def train(
     functions = [each for each in job.encoder.backbones if isinstance(each, FunctionEncoder)]
     encoder = folder.open_encoder(None, job.encoder.features, functions)
     return Model(
-        encoder,
-        folder,
-        cache=job.cache,
-        scratch=scratch,
-        sources=job.sources,
-        functions=functions,
+        encoder, folder, cache=job.cache, scratch=scratch, sources=job.sources, functions=functions
     )
 
 
@@ -363,6 +359,7 @@ def _make_job(
         if (names := sources.get("names")) is None:
             raise SettingsError("names", "an array of `features` needs `names`, one for each row")
         features = (names, features)
+    check_choice("votes_as", sources["votes_as"], get_args(VotesAs))
     encoder, settings = take_encoder_options(options)
     return TrainingJob(
         open_sources(images=open_images(images), **sources),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,14 +27,7 @@ from tripletkit.api.given import (
     is_path,
     take_encoder_options,
 )
-from tripletkit.data.images import (
-    Images,
-    ImagesLike,
-    Scratch,
-    list_images,
-    open_images,
-    open_usable_images,
-)
+from tripletkit.data.images import Images, ImagesLike, Scratch, is_one_image, open_images
 from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.labels import read_labels
 from tripletkit.data.outputs import COLLAGE_FORM, OutputFile, Outputs, as_one_run
@@ -61,7 +55,7 @@ from tripletkit.features.store import FeatureStore
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.model.record import ModelRecord
 from tripletkit.progress import Progress, Stages, open_stages
-from tripletkit.registry import describe_unknown
+from tripletkit.registry import check_numbers, describe_unknown
 from tripletkit.results import Table
 from tripletkit.search.image_search import (
     INDEX_FORM,
@@ -311,8 +305,7 @@ class Model:
             SettingsError: if `k` is below 1, or `check_recall` comes without an `index`.
             ImageNameError, ImageReadError: if an image is not there or cannot be read.
         """
-        if k < 1:
-            raise SettingsError("k", f"expected at least 1 for `k`, got {k}")
+        check_numbers(1, k=k)
         if isinstance(queries, Embeddings) or isinstance(images, Embeddings):
             of_files = {"index": index, "check_recall": check_recall, "collage": collage}
             for name, value in (of_files | {"labels": labels}).items():
@@ -495,6 +488,10 @@ class Model:
             asked = known.take(_list_queries(queries))
         else:
             asked = self.embed(queries)
+        expected = f"{known.vectors.shape[1]:,} numbers each, {self.distance} distance"
+        for name, each in (("images", known), ("queries", asked)):
+            if not (got := each._summary()).endswith(f" {expected}"):
+                raise SettingsError(name, f"`{name}`: expected vectors of {expected}, got {got}.")
         same = find_same(asked.identities(), known.identities())
         found = find_neighbors(known.vectors, asked.vectors, k, self.distance, same)
         return NearestImages(self.distance, list_answers(found, asked.names, known.names))
@@ -640,9 +637,7 @@ def open_backbones(
 
 
 def _list_queries(queries: ImagesLike) -> list[Any]:
-    if is_path(queries) or not isinstance(queries, Sequence):
-        return [queries]
-    return list(queries)
+    return [queries] if isinstance(queries, Images) or is_one_image(queries) else list(queries)
 
 
 def _open_queries(queries: Sequence[Any], collection: Images) -> Images:
@@ -654,16 +649,16 @@ def _open_queries(queries: Sequence[Any], collection: Images) -> Images:
     paths: dict[Path, str] = {}
     for query in queries:
         path = Path(query)
-        known = path_of.get(str(query))
+        known = path_of.get(os.fspath(query))
         if path.is_dir():
             inside = list(open_images(path).paths)
             paths |= {each: str(each) for each in inside if each is not None}
         elif not path.exists() and known is not None:
-            paths[known] = str(query)
+            paths[known] = os.fspath(query)
         else:
             paths[path] = str(path)
     places = ["`queries`"] * len(paths)
-    return open_usable_images(list(paths), list(paths.values()), places)
+    return open_images(list(paths), list(paths.values()), places, skip_bad=True)
 
 
 def _warn_of_undecided(answers: Answers) -> None:
@@ -683,7 +678,7 @@ def _draw_images(model: ModelFolder | None) -> str:
 
     drawn = ""
     with suppress(ImageNameError):
-        names = list_images(folder)
+        names = open_images(folder).names
         # Evenly over the names, since neighbours in that order are often alike.
         for name in names[:: max(1, len(names) // _CARD_IMAGES)][:_CARD_IMAGES]:
             with suppress(ImageReadError):

@@ -28,6 +28,7 @@ from tripletkit.data.outputs import COLLAGE_FORM, FIGURE_FORM, Outputs, as_one_r
 from tripletkit.errors import LabelFileError, ModelFolderError, SettingsError, TripletFileError
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages
+from tripletkit.registry import check_choice, check_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,9 +159,7 @@ def plot(
     """
     from tripletkit.reporting.figures import DARK, LIGHT, write_figure
 
-    if kind not in get_args(FigureKind):
-        known = ", ".join(get_args(FigureKind))
-        raise SettingsError("kind", f"expected one of {known} as `kind`, got {kind!r}")
+    check_choice("kind", kind, get_args(FigureKind))
     if kind == "confusion" and view.get("labels") is None:
         raise SettingsError("labels", "confusion needs `labels=FILE`, the true labels.")
     theme = DARK if dark else LIGHT
@@ -204,6 +203,7 @@ def collage(
     """
     from tripletkit.reporting.collages import draw_triplets, write_image
 
+    check_numbers(1, n=n)
     file = Outputs(overwrite=overwrite).optional_file(as_path(output), COLLAGE_FORM)
     read = read_judgements(triplets, names=names).triplets
     shown = read.take(np.arange(min(n, len(read))))

@@ -28,6 +28,7 @@ from tripletkit.data.splits.policies import (
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import DataWarning, LeakageWarning, SettingsError, caution
 from tripletkit.progress import Stages, open_stages
+from tripletkit.registry import check_numbers
 from tripletkit.results import Result, Section, Table
 
 logger = logging.getLogger("tripletkit")
@@ -193,6 +194,9 @@ def split(
     Raises:
         SplitError: if one side would be empty; the message says what to try.
     """
+    check_numbers(2, folds=folds)
+    check_numbers(0, seed=seed)
+    check_numbers(val_fraction=val_fraction)
     if folds and val_fraction is not None:
         raise SettingsError(
             "folds", "`val_fraction` and `folds` exclude each other: folds are equal."

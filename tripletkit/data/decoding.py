@@ -211,6 +211,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 def make_rgb(image: Image.Image) -> Image.Image:
     """Return an image upright, opaque and in mode RGB, as `read_image` does of a file."""
+    if image.mode == "I" and image.format is None and np.asarray(image).max() <= 255:
+        raise ValueError("integers of 0 to 255 may have 8 or 16 bits; give image.convert('L')")
     return _turn_upright(_to_rgb(image, (1, 1)), _read_orientation(image))
 
 

@@ -267,9 +267,9 @@ def open_images(
 
     Args:
         given: a folder, whose images are named by their paths in it; or one or several of: path
-            of a file, `(height, width)` or `(height, width, 3 or 4)` array of uint8 (RGB, RGBA) or
-            bool, PIL image. None where features are given and no file is needed. `Images` keep
-            the choices that they were opened with.
+            of a file, `(height, width)` or `(height, width, 1, 3 or 4)` array of uint8 (grey, RGB,
+            RGBA) or bool, PIL image. None where features are given and no file is needed. `Images`
+            keep the choices that they were opened with.
         names: of a folder, the images to take. Defaults to all. Of several images, distinct names
             for them. Defaults to the paths as they were given, and to the places in the list of
             what has none.
@@ -293,7 +293,7 @@ def open_images(
         note_input(Path(given))
         images = Images(Path(given), skip_bad, follow_outside)
     else:
-        return _open_list([given] if _is_one(given) else list(given), names, places, skip_bad)
+        return _open_list([given] if is_one_image(given) else list(given), names, places, skip_bad)
     return images if names is None else images.find(names, places)
 
 
@@ -369,7 +369,9 @@ def _open_list(
     if not given:
         raise ImageNameError("expected images, got none")
     if names is None:
-        named = [str(image if is_path(image) else place) for place, image in enumerate(given)]
+        named = [
+            os.fspath(image) if is_path(image) else str(place) for place, image in enumerate(given)
+        ]
     else:
         named = [str(name) for name in names]
     if len(named) != len(given) or len(set(named)) != len(named):
@@ -401,12 +403,12 @@ def _is_file(path: Path) -> bool:
     return path.is_file() or (path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
 
 
-def _is_one(given: _ImageLike | Sequence[_ImageLike]) -> TypeIs[_ImageLike]:
+def is_one_image(given: Any) -> TypeIs[_ImageLike]:
+    """Return whether it is one image, not several; an array of up to four channels is one."""
     if is_path(given) or isinstance(given, Image.Image):
         return True
     return isinstance(given, np.ndarray) and (
-        given.ndim == 2
-        or (given.ndim == 3 and (given.shape[2] in (3, 4) or given.shape[0] in (3, 4)))
+        given.ndim == 2 or (given.ndim == 3 and (given.shape[2] <= 4 or given.shape[0] in (3, 4)))
     )
 
 
@@ -422,6 +424,8 @@ def _write(image: Any, path: Path, name: str) -> Path:
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
     is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255

@@ -136,8 +136,11 @@ def _read_bytes(source: Path | BinaryIO) -> tuple[bytes, str]:
     """Return the bytes of a path or an open binary file, and what to call it in messages."""
     if not isinstance(source, Path):
         note_input(Path("-"))
-        known = getattr(source, "name", None)
-        return source.read(), known if isinstance(known, str) else "<stdin>"
+        if not hasattr(source, "read"):
+            raise TripletFileError(f"expected a file or a table, got {type(source).__name__}")
+        data, known = source.read(), getattr(source, "name", None)
+        data = data.encode(errors="surrogateescape") if isinstance(data, str) else data
+        return data, known if isinstance(known, str) else "<stdin>"
     note_input(source)
     try:
         return source.read_bytes(), str(source)

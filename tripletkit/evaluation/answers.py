@@ -28,6 +28,7 @@ from tripletkit.data.tables import FileTable, place_problems
 from tripletkit.data.text_files import parse_number, quote_csv_field, shorten_line
 from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
 from tripletkit.errors import AnswerFileError, DataWarning, caution, describe_problems
+from tripletkit.registry import check_choice
 from tripletkit.results import Result, Section, show_head
 
 AnswerFormat = Literal["csv", "labels"]
@@ -175,6 +176,7 @@ class Answers(Result):
         Raises:
             AnswerFileError: if ties are to be told from other answers, and there are no margins.
         """
+        check_choice("ties", ties, get_args(TiePolicy))
         credit = (self.predictions == truth).astype(np.float64)
         if ties == "answer":
             return credit

@@ -125,8 +125,14 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
             rows = [np.asarray(row) for row in given.values()]
             values = _stack(_IN_MEMORY, names, rows)
         else:
-            pair = given if isinstance(given, tuple) else (given.names, given.vectors)
-            names, values = list(pair[0]), np.asarray(pair[1])
+            try:
+                pair = given if isinstance(given, tuple) else (given.names, given.vectors)
+                names, values = list(pair[0]), np.asarray(pair[1])
+            except (AttributeError, LookupError, TypeError):
+                raise FeatureFileError(
+                    "`features`: expected a file, a table, a mapping of names, embeddings, or a "
+                    f"pair (names, array), got {type(given).__name__} without names."
+                ) from None
         values = _checked(_IN_MEMORY, names, values)
         text = json.dumps(names, ensure_ascii=False).encode("utf-8", "surrogateescape")
         sha256 = hashlib.sha256(text + values.tobytes()).hexdigest()

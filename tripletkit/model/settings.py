@@ -10,8 +10,9 @@ import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tripletkit import defaults
 from tripletkit.data.outputs import note_input
@@ -73,7 +74,7 @@ class _SettingFacts:
             return value in self.choices
         if self.kind is bool:
             return isinstance(value, bool)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, cast(Any, Real)):
             return False
         if self.kind is int and not float(value).is_integer():
             return False

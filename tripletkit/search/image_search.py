@@ -32,11 +32,7 @@ from tripletkit import defaults
 from tripletkit.data.array_files import read_array_file
 from tripletkit.data.images import Images
 from tripletkit.data.outputs import Destination, OutputFile, OutputForm, open_output
-from tripletkit.errors import (
-    FeatureFileError,
-    ImageReadError,
-    MissingExtraError,
-)
+from tripletkit.errors import FeatureFileError, ImageReadError, MissingExtraError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.store import FeatureStore
@@ -259,10 +255,7 @@ class _ApproximateIndex:
     """
 
     def __init__(
-        self,
-        parts: Iterable[tuple[int, np.ndarray]],
-        sample: np.ndarray,
-        made_of: dict[str, Any],
+        self, parts: Iterable[tuple[int, np.ndarray]], sample: np.ndarray, made_of: dict[str, Any]
     ) -> None:
         faiss = import_faiss()
         self.made_of = made_of

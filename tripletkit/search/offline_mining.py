@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -374,7 +375,7 @@ def _hardest_triplets(margins: np.ndarray, keep: float | int) -> np.ndarray:
     them as an int, or that share as a float."""
     order = np.argsort(margins, kind="stable")
     order = order[np.isfinite(margins[order])]
-    count = keep if isinstance(keep, int) else max(round(keep * len(order)), 1)
+    count = int(keep) if isinstance(keep, Integral) else max(round(keep * len(order)), 1)
     return order[:count]
 
 

@@ -38,6 +38,7 @@ from tripletkit.errors import (
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.record import InputsRecord, ModelRecord, VotesRecord
+from tripletkit.registry import check_choice
 
 logger = logging.getLogger("tripletkit")
 
@@ -135,12 +136,7 @@ class TrainingSources:
                 "split",
                 "`split` is for a triplet file; of `labels` images are held out, class by class.",
             )
-        if self.split is not None and self.split not in defaults.SPLIT_POLICIES:
-            raise SettingsError(
-                "split",
-                f"`split`: expected one of {', '.join(defaults.SPLIT_POLICIES)}, got "
-                f"{self.split!r}.",
-            )
+        check_choice("split", self.split, defaults.SPLIT_POLICIES)
         if not 0 <= self.fraction < 1:
             raise SettingsError(
                 "val_fraction",

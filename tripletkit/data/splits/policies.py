@@ -22,13 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.outputs import (
-    Destination,
-    OutputForm,
-    Outputs,
-    hash_file,
-    open_output,
-)
+from tripletkit.data.outputs import Destination, OutputForm, Outputs, hash_file, open_output
 from tripletkit.data.questions import PairGraph, Questions, join_nodes
 from tripletkit.data.triplets import Triplets, write_triplets
 from tripletkit.errors import SettingsError, SplitError
@@ -242,10 +236,6 @@ def split_triplets(
     least as many triplets as it does on average when that share of images is drawn by chance, and
     within this validation gets as many as the search finds, several times what a chance draw gives.
     """
-    if not 0 <= val_fraction <= 1:
-        raise SettingsError(
-            "val_fraction", f"`val_fraction`: expected a share from 0 to 1, got {val_fraction:g}"
-        )
     rng = np.random.default_rng(seed)
     asked = f"`folds={n_folds}`" if n_folds else f"`val_fraction={val_fraction:g}`"
     val_parts = range(n_folds) if n_folds else [1]
@@ -511,11 +501,7 @@ def check_split_folder(folder: Path, n_splits: int, outputs: Outputs) -> None:
 
 
 def write_splits(
-    folder: Path,
-    triplets: Triplets,
-    splits: Sequence[Split],
-    seed: int,
-    outputs: Outputs,
+    folder: Path, triplets: Triplets, splits: Sequence[Split], seed: int, outputs: Outputs
 ) -> None:
     """Write one split into a folder, or several into its subfolders `fold1`, `fold2` ...
 
