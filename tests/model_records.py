@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tripletkit.model.record import (
-    FileRecord,
-    InputsRecord,
-    ModelRecord,
-    SplitRecord,
-    TimesRecord,
-)
+from tripletkit.model.record import FileRecord, InputsRecord, ModelRecord, SplitRecord, TimesRecord
 from tripletkit.model.settings import Settings
 
 SETTINGS = Settings(hidden=8, dim=3)

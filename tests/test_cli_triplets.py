@@ -48,10 +48,7 @@ def test_writes_a_competition_of_labels_in_columns_that_are_named(
     table, output = tmp_path / "birds.csv", tmp_path / "test.txt"
     table.write_text("n,where,what\n" + "".join(f"{n},{row}\n" for n, row in enumerate(rows)))
     drawing = (toy_competition.images, "-o", output, "--count", 101, "--truth")
-    for labels, *columns in (
-        (labels_file,),
-        (table, "--columns", "name=where,label=what"),
-    ):
+    for labels, *columns in ((labels_file,), (table, "--columns", "name=where,label=what")):
         draw(labels, *drawing, tmp_path / "truth.csv", "--force", *columns, code=0)
         heading, *truth = (tmp_path / "truth.csv").read_text().splitlines()
         assert heading == "label"

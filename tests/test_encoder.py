@@ -374,10 +374,7 @@ def test_each_view_is_computed_once(run, images, n_batches):
     plain = run(images, compute=compute)
     assert len(batches) == 2
     flip = run(
-        images,
-        compute=compute,
-        views=VIEW_SETS["flip"],
-        progress=lambda *done: told.append(done),
+        images, compute=compute, views=VIEW_SETS["flip"], progress=lambda *done: told.append(done)
     )
     assert (len(batches), len(flip.computed)) == (4, 40)
     assert told == [(32, 40), (40, 40)]
@@ -463,10 +460,7 @@ def test_a_failing_store_stops_the_decoding(run, images, monkeypatch):
     monkeypatch.setattr(FeatureStore, "write", fail)
     monkeypatch.setattr(defaults, "EXTRACT_BATCH_SIZE", 1)
     with pytest.raises(StoreError, match="full"):
-        run(
-            images,
-            compute=lambda pixels: np.zeros((1, tiny.N_FEATURES), np.float32),
-        )
+        run(images, compute=lambda pixels: np.zeros((1, tiny.N_FEATURES), np.float32))
     assert len(n_read) < len(images) / 2
 
 

@@ -10,11 +10,7 @@ from pathlib import Path
 import pytest
 
 from tripletkit import open_images
-from tripletkit.data.images import (
-    _find_meant_folder,
-    image_suffixes,
-    list_images,
-)
+from tripletkit.data.images import _find_meant_folder, image_suffixes, list_images
 from tripletkit.errors import ImageNameError
 
 

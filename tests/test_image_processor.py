@@ -102,14 +102,8 @@ def test_the_configuration_of_clip(tmp_path):
         ({"size": 224, "do_center_crop": False, "crop_size": None}, (224, None)),
         ({"size": {"height": 224, "width": 224}}, (224, None)),
         ({"size": {"height": 96, "width": 96}, "do_center_crop": None}, (96, None)),
-        (
-            {"size": {"shortest_edge": 224}, "crop_pct": 0.875, "do_center_crop": None},
-            (224, 256),
-        ),
-        (
-            {"size": {"shortest_edge": 384}, "crop_pct": 0.875, "do_center_crop": None},
-            (384, None),
-        ),
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.875, "do_center_crop": None}, (224, 256)),
+        ({"size": {"shortest_edge": 384}, "crop_pct": 0.875, "do_center_crop": None}, (384, None)),
     ],
 )
 def test_sizes_of_other_configurations(tmp_path, changes, sizes):

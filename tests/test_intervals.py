@@ -10,12 +10,7 @@ import pytest
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
-from tripletkit.evaluation.intervals import (
-    ImageSpread,
-    NoInterval,
-    image_interval,
-    wilson_interval,
-)
+from tripletkit.evaluation.intervals import ImageSpread, NoInterval, image_interval, wilson_interval
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "interval_coverage.py"
 

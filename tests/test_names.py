@@ -18,12 +18,7 @@ import tripletkit as tk
 from tripletkit import Answers, DataWarning, TripletkitError, Triplets
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.splits.policies import write_questions
-from tripletkit.data.text_files import (
-    guard_formula,
-    quote_csv_field,
-    quote_name,
-    unguard_formula,
-)
+from tripletkit.data.text_files import guard_formula, quote_csv_field, quote_name, unguard_formula
 from tripletkit.data.triplets import write_triplets
 from tripletkit.evaluation.classification import Confusion
 

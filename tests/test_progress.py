@@ -14,10 +14,7 @@ def test_a_long_stage_says_how_long_it_may_take_while_nothing_is_reported(caplog
             assert time.monotonic() < end_s, caplog.messages
             time.sleep(0.01)
 
-    with (
-        caplog.at_level(logging.INFO, "tripletkit"),
-        progress.log_stages(every_s=0.05) as stages,
-    ):
+    with caplog.at_level(logging.INFO, "tripletkit"), progress.log_stages(every_s=0.05) as stages:
         report = stages("held-out draws")
         wait_for(r"held-out draws: begun \d+ s ago\.")
         report(1, 4000)

@@ -155,11 +155,7 @@ def test_component_split_gives_a_giant_component_to_training():
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (
-            [[0, 1, 2], [0, 2, 3], [0, 3, 4]],
-            {"by": "component"},
-            r"made\.txt.*none for validation.*`by=image`",
-        ),
+        ([[0, 1, 2], [0, 2, 3], [0, 3, 4]], {"by": "component"}, r"made\.txt.*none .*`by=image`"),
         ([[0, 1, 2], [0, 2, 3]], {"by": "image"}, r"3 and 1.*`by=component`"),
         ([[0, 1, 2], [0, 2, 3]], {"by": "image", "folds": 2}, r"2 and 2.*fewer folds"),
         # One anchor in every row: no two sides can both have a whole row.
@@ -183,10 +179,8 @@ def test_price_by_hand():
 
 
 def write(folder, val_fraction, **options):
-    triplets = many_components(50)
-    return tk.split(
-        triplets, "component", val_fraction=val_fraction, seed=2, output=folder, **options
-    )
+    options |= {"val_fraction": val_fraction, "seed": 2, "output": folder}
+    return tk.split(many_components(50), "component", **options)
 
 
 def test_what_is_written_reads_back(tmp_path):
@@ -295,9 +289,7 @@ def test_a_split_that_fails_leaves_nothing_and_names_its_file(tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(
-        OutputError, match=rf"^{tmp_path}/split/train\.txt: cannot be written: No s"
-    ):
+    with pytest.raises(OutputError, match=rf"^{tmp_path}/split/train\.txt: cannot be written"):
         write(tmp_path / "split", 0.4)
     assert list(tmp_path.iterdir()) == []
 

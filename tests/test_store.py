@@ -15,13 +15,7 @@ import numpy as np
 import pytest
 
 from tripletkit.errors import DataWarning, StoreError
-from tripletkit.features.store import (
-    FILE_NAME,
-    FeatureSpace,
-    FeatureStore,
-    clear_store,
-    find_store,
-)
+from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore, clear_store, find_store
 
 N_FEATURES = 6
 SPACE = FeatureSpace({"backbone": "a", "weights_sha256": "1"}, N_FEATURES)
