@@ -114,10 +114,11 @@ def test_a_grid_is_searched_behind_a_scaler(features, triplets):
     assert search.score(features * 100 + 7, triplets) == answers.mean() > 0.5
 
 
-def test_a_part_of_the_images_has_the_triplets_among_them():
+def test_a_part_of_the_images_has_the_triplets_among_them(monkeypatch):
     y = tk.triplets_by_image([[0, 1, 2], [2, 1, 0], [3, 1, 2]], 4)
     # Of 3, 1 and 2 alone is the last; the other two have the image 0.
     vectors, part = np.array([[0.0], [1], [5], [2]]), [3, 2, 1]
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", None)  # as where its folder is full
     found = tk.TripletEmbedding(epochs=1, hidden=2, dim=1).fit(vectors[part], y[part])
     assert found.score(vectors[part], y[part]) == found.score([[0, 2, 1]])
 

@@ -45,6 +45,7 @@ FORMS = {
     "left or right": "ref,left,right,response {a},{b},{c},{side}",
     "name": "reference,option1,option2,selected_image {a},{b},{c},{near}",
     "winner among two": "anchor,img1,img2,winner {a},{b},{c},{near}",
+    "numbers of images": "ref,left,right,left_n,right_n,choice {a},{b},{c},7,{n},{near}",
 }
 
 
@@ -149,6 +150,21 @@ def test_answers_are_read_as_people_write_them(first, second, tie, caplog):
         ("anchor,positive,negative,label\nx,y,z,1\nx,z,w,0\nx,z,y,0\n", '"label" ("1", "0")'),
         ("a,b,c,label\nx,y,z,1\nx,z,y,0\nx,z,w,maybe\nw,x,y,1\n", "t.csv:4: column \"label\": exp"),
         ("i,j,k,odd\nx,y,z,1\nx,z,y,2\n", "counted from 0 or from 1"),
+        ("a,b,c,user_choice\nx,y,z,C\nx,z,y,B\nx,y,w,C\n", '"user_choice" ("C", "B") may say'),
+        ("a,b,c,choice_image\nx.png,y.png,z.png,y\nx.png,z.png,w.png,-\n", '"choice_image"'),
+        ("a,b,c,judge\nx,y,z,1\nx,z,y,2\ny,z,x,1\n", '"judge" ("1", "2") may say'),
+        ("a,b,c,said\nx,y,z,l\nx,z,y,r\ny,z,x,tie\nx,y,w,skip\n", '"said" ("l", "r", "tie")'),
+        ("a,b,c,rating\nx,y,z,1\nx,z,y,3\ny,z,x,5\nx,y,w,4\nx,w,y,4\n", '"rating"'),
+        ("ref,left,right,worst\nx,y,z,z\nx,z,y,z\n", "answer=worst; if it does not"),
+        ("ref,left,right,least_similar\nx,y,z,z\nx,z,y,z\n", "=least_similar and `swap`; if"),
+        ("a,b,c,votes_a,votes_b,votes_c\nx,y,z,1,2,3\n", 'for two images, got "votes_a" too'),
+        ("ref,left,right,vote1,vote2\nx,y,z,1,2\nx,y,w,2,1\nx,w,z,1,1\n", '"vote1" ("1", "2")'),
+        ("ref,left,right,winner_idx\nx,y,z,0\nx,w,z,1\n", "0 and 1, which leave open"),
+        ("ref,left,right,truth,response\nx,y,z,1,0\n", '"truth", "response"; say which'),
+        ("i,j,k,odd,response\nx,y,z,1,3\n", '"odd", "response"; say which'),
+        ("#anchor,negative,positive\nx,y,z\n", "t.csv:2: expected the heading without a #"),
+        ('{"anchor": {"path": "x"}, "pos": "y", "neg": "z"}\n', "got {'path': 'x'}"),
+        ("PK\x03\x04", "expected a text, got an Excel workbook"),
         ("head,left,right,winner,loser\nx,y,z,z,y\nx,y,z,w,y\n", "t.csv:3: expected one of"),
     ],
 )  # fmt: skip
@@ -158,7 +174,8 @@ def test_what_is_not_understood_is_refused(text, message):
     assert message in str(caught.value)
 
 
-def test_columns_say_what_no_heading_says(tmp_path):
+def test_columns_say_what_no_heading_says(tmp_path, caplog):
+    caplog.set_level("INFO")
     text = "p,q,r,verdict\nx,y,z,1\nx,z,w,2\n"
     columns = {"anchor": "p", "first": "q", "second": "r", "answer": "verdict"}
     assert decided(open_text(text, columns=columns)) == [("x", "y", "z"), ("x", "w", "z")]
@@ -173,6 +190,13 @@ def test_columns_say_what_no_heading_says(tmp_path):
     for names in (tmp_path / "names.json", tmp_path / "names.txt", ["x.png", "y.png", "z.png"]):
         read = open_text("0 2 1\n2 0 1\n", "t.txt", names=names)
         assert decided(read) == [("x.png", "z.png", "y.png"), ("z.png", "x.png", "y.png")]
+    (tmp_path / "names.txt").write_text('# of May\n"#x.png"\n"y.png"\n"z.png"\n')
+    read = open_text("1 3 2\n", "t.txt", names=tmp_path / "names.txt")
+    assert decided(read) == [("#x.png", "z.png", "y.png")]
+    assert "places in the list of names, counted from 1" in caplog.text
+    (tmp_path / "names.txt").write_text("file\nx.png\ny.png\n")
+    with pytest.raises(TripletkitError, match='names of images alone, got "file" above them'):
+        open_text("0 2 1\n", "t.txt", names=tmp_path / "names.txt")
     with pytest.raises(TripletkitError, match=r"t\.txt:2: expected places in the list of 3"):
         open_text("0 2 1\n2 0 7\n", "t.txt", names=["x", "y", "z"])
     with pytest.raises(TripletkitError, match='expected a column "q", there are "a", "b", "c"'):

@@ -45,6 +45,8 @@ def lines(form, rows=None):
         json.dumps([{"image": n, "label": c} for n, c in PAIRS.items()]),
         json.dumps(COCO),
         "label,path,split,is_query\n" + lines("{c},{n},train,") + "cow,d.png,validation,1\n",
+        "label,path,split\n" + lines("{c},{n},trn") + "cow,d.png,test_set\n",
+        "name,filename,y,label\n" + lines("a cat,{n},7,{c}"),
     ],
 )
 def test_labels_are_read_as_people_and_programs_write_them(text):
@@ -78,6 +80,7 @@ def test_labels_of_pandas_are_read(tmp_path):
         ("a.png,b.png\n", "two columns of which one has names of image files"),
         ("name,label\nb,\n", "labels.csv:2: expected a name and a label, got 'b' and ''"),
         ("name,label\n", "expected rows below the heading"),
+        ("file,x,y,species\na,1,2,cat\n", "Say with `columns` which they are"),
         ("name,label\na\nb,\n", "labels.csv:2: expected 2 columns as in the heading, got 1"),
         ("name,label\na,1\na,2\n", 'labels.csv:3: expected one label for "a", got "1" and "2"'),
         (

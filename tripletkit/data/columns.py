@@ -45,7 +45,9 @@ _NOUNS = frozenset(
     "names id ids idx index uri object stimulus stim item sample option opt candidate cand choice "
     "alternative alt comparison comp test text example exemplar".split()
 )
-_VOTES = frozenset("vote votes voted count counts n num wins".split())
+_VOTES = frozenset("vote votes voted wins".split())
+# Counts of votes where no column says which image was chosen; else of anything.
+_COUNTS = frozenset("count counts n num".split())
 _ANCHOR = "anchor query reference ref head probe center centre target pivot base".split()
 _NEAR = (
     "positive pos near nearer nearest close closer closest winner similar sim more_similar "
@@ -75,6 +77,7 @@ _TRIALS = (
     ("left", "center", "right"),
     ("left", "centre", "right"),
 )
+_IMAGES = frozenset(_ANCHOR).union(*_SIDES, *_TRIALS)
 _ODD = "odd odd_one odd_one_out odd_out oddone oddoneout oddball outlier".split()
 # What people said comes before what a model said.
 _ANSWERS = (
@@ -83,13 +86,20 @@ _ANSWERS = (
     "closer nearer more_similar most_similar similar closest nearest vote voted"
 ).split()
 _PREDICTIONS = "prediction predictions predicted pred".split()
-# Columns that say nothing of the answer, whatever is in them.
-_ABOUT = frozenset(
-    "rater annotator worker user subject judge participant person observer respondent split fold "
-    "part partition subset session trial block screen page row line number position order time "
-    "date datetime timestamp created received duration rt latency ms seconds age sex gender "
-    "country language device browser dataset source comment note notes batch task version sampler "
-    "sample puid margin seed votes vote count".split()
+_ANSWER_WORDS = {"option", "alternative"}.union(*(w.split("_") for w in _ANSWERS + _PREDICTIONS))
+_ANSWER_WORDS -= {"more", "most", "ground", "similar"}
+# Columns about the people, the time and what else belongs to a row, which say nothing of the answer
+# where no word of an answer stands beside: `worker`, but not `worker_choice`.
+_PEOPLE = frozenset(
+    "rater annotator worker user subject judge participant person observer respondent".split()
+)
+_MEASURES = frozenset(
+    "time date datetime timestamp created received duration rt latency ms seconds count n".split()
+)
+_ABOUT = (_PEOPLE | _MEASURES).union(
+    "split fold part partition subset session trial block screen page row line number position "
+    "order age sex gender country language device browser dataset source comment note notes batch "
+    "task version sampler sample puid margin seed confidence weight difficulty".split()
 )
 # Headings of the names of images and of their classes, the surest first.
 _LABELS = {
@@ -98,6 +108,8 @@ _LABELS = {
     "label": "label class class_name label_name category category_name class_label identity pid "
     "person_id target y class_id label_id category_id id".split(),
 }
+# These are names of something else in a table of more columns, as a coordinate is.
+_WEAK_LABELS = ("y", "id")
 # By the names of `columns`: what a column is.
 _FIELDS = (
     *("anchor", "positive", "negative", "first", "second", "answer", "votes_first"),
@@ -196,17 +208,23 @@ class _Headings:
             )
         return places[0]
 
-    def votes(self, sides: Sequence[str]) -> tuple[int, int] | None:
-        """Return the columns that count votes for two sides."""
-        found = [
-            [
-                place
-                for place, words in enumerate(self.words)
-                if words - _VOTES - _NOUNS == {side} and words & _VOTES
-            ]
-            for side in sides
-        ]
-        return (self.one(found[0]), self.one(found[1])) if len(found) == 2 and all(found) else None
+    def votes(self, sides: Sequence[str], *, with_counts: bool) -> tuple[int, int] | None:
+        """Return the columns that count votes for two sides, and for no third image."""
+        kinds = _VOTES | _COUNTS if with_counts else _VOTES
+        of_side: dict[str, list[int]] = {}
+        for place, words in enumerate(self.words):
+            side = words - _VOTES - _COUNTS - _NOUNS
+            if len(side) == 1 and words & kinds:
+                of_side.setdefault(side.pop(), []).append(place)
+        if len(sides) != 2 or not all(side in of_side for side in sides):
+            return None
+        if third := sorted((set(of_side) - set(sides)) & _IMAGES):
+            shown = self.texts[of_side[third[0]][0]]
+            raise ValueError(
+                f'expected votes for two images, got "{shown}" too; say with `columns` which '
+                "count, as votes_first and votes_second"
+            )
+        return self.one(of_side[sides[0]]), self.one(of_side[sides[1]])
 
 
 def find_roles(
@@ -221,7 +239,7 @@ def find_roles(
     missing.
     """
     if wanted == "labels":
-        return _label_roles(headings, columns or {})
+        return _label_roles(headings, columns or {}, is_file)
     if columns:
         return _chosen_roles(headings, wanted, columns, is_file)
     found = _Headings(headings, is_file)
@@ -238,7 +256,9 @@ def find_roles(
     return roles if roles.tells_answers else None
 
 
-def _label_roles(headings: Sequence[str], columns: Mapping[str, str]) -> Roles | None:
+def _label_roles(
+    headings: Sequence[str], columns: Mapping[str, str], is_file: Callable[[int], bool]
+) -> Roles | None:
     if unknown := sorted(set(columns) - set(_LABELS)):
         raise ValueError(f"expected `columns` of name and label, got {unknown[0]}")
     words = [heading.strip().lower().replace(" ", "_") for heading in headings]
@@ -250,7 +270,10 @@ def _label_roles(headings: Sequence[str], columns: Mapping[str, str]) -> Roles |
             except ValueError:
                 return None
         else:
-            found += [words.index(each) for each in known if words.count(each) == 1][:1]
+            usual = [each for each in known if len(words) == 2 or each not in _WEAK_LABELS]
+            places = [words.index(each) for each in usual if words.count(each) == 1]
+            # `name` may be that of what is shown, where `filename` is the image's.
+            found += sorted(places, key=lambda place: role == "name" and not is_file(place))[:1]
     return Roles((found[0],), answer=found[1]) if len(found) == 2 else None
 
 
@@ -259,6 +282,8 @@ def _trial_roles(found: _Headings) -> Roles | None:
     if not odd:
         return None
     (answer,) = found.columns(odd[:1])
+    if others := _find_answers(found.texts, {answer}):
+        raise ValueError(_choose_one(found.texts, [answer, *others], "odd"))
     for images in _TRIALS:
         if len(found.among(images)) == 3:
             return Roles(found.columns(images), True, answer, is_trial=True, sides=images)
@@ -298,9 +323,12 @@ def _triplet_roles(found: _Headings) -> Roles | None:
 
 def _with_answers(roles: Roles, found: _Headings, wanted: Wanted) -> Roles:
     """Return the roles with the columns that say which image was chosen."""
+    answers = [] if roles.is_answered else _find_answers(found.texts, set(roles.names), wanted)
     if wanted != "answers":
-        for sides in (roles.sides, *_SIDES):
-            votes = found.votes(sides)
+        # Numbers beside left and right may be those of raters, `a` may be the anchor.
+        others = [each for each in _SIDES if not roles.names or not {"1", "one", "a"} & {*each}]
+        for sides in (roles.sides, *others):
+            votes = found.votes(sides, with_counts=not answers)
             if votes is not None and not set(votes) & set(roles.names):
                 return replace(roles, is_answered=True, votes=votes)
         shares = [place for place in found.by_word.get("share", ()) if place not in roles.names]
@@ -308,14 +336,18 @@ def _with_answers(roles: Roles, found: _Headings, wanted: Wanted) -> Roles:
             return replace(roles, is_answered=True, share=found.one(shares))
         if roles.is_answered:
             return roles
-    answers = _find_answers(found.texts, set(roles.names), wanted)
     if len(answers) > 1:
-        shown = ", ".join(f'"{found.texts[place]}"' for place in answers)
-        raise ValueError(
-            f"expected one column that says which image was chosen, got {shown}; say which with "
-            f"`columns`, such as answer={found.texts[answers[0]]}"
-        )
+        raise ValueError(_choose_one(found.texts, answers, "answer"))
     return replace(roles, is_answered=True, answer=answers[0]) if answers else roles
+
+
+def _choose_one(headings: Sequence[str], places: Sequence[int], field: str) -> str:
+    shown = ", ".join(f'"{headings[place]}"' for place in places)
+    what = "is odd" if field == "odd" else "was chosen"
+    return (
+        f"expected one column that says which image {what}, got {shown}; say which with "
+        f"`columns`, such as {field}={headings[places[0]]}"
+    )
 
 
 def _find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "truth") -> list[int]:
@@ -327,29 +359,45 @@ def _find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "tr
             for place, heading in enumerate(headings)
             if place not in taken and _plain_forms(heading) & set(words)
         ]
-        # A label, a truth and a prediction may stand side by side; the first is meant.
+        # A label and a truth may stand side by side, and a prediction; the first is meant.
         first = [p for p in found if headings[p].strip().lower() in ("label", "truth")]
         if wanted == "answers" and len(headings) > 1:
             found, first = [place for place in found if place not in first], []
         if found:
-            return first[:1] or found
+            return first[:1] if len(first) == len(found) else found
     return []
 
 
 def _find_doubtful(headings: Sequence[str], roles: Roles) -> tuple[int, ...]:
-    if roles.is_answered is not True:
-        places = list(range(len(headings)))
-    else:
-        places = [] if roles.tells_answers else _find_answers(headings, roles.used)
-    words = [set(_split_words(heading)) for heading in headings]
-    return tuple(
-        place
-        for place in places
-        if place not in roles.used
-        # What is about the row, or an image, says nothing of the answer.
-        and not words[place] & _ABOUT
-        and not (words[place] and words[place] <= _NOUNS)
-    )
+    """Return the columns that may say which image was chosen, and that no role was found for."""
+    if roles.is_answered is True:
+        return () if roles.tells_answers else tuple(_find_answers(headings, roles.used))
+    return tuple(place for place in range(len(headings)) if place not in roles.used)
+
+
+def may_answer(heading: str) -> bool:
+    """Return whether a heading that is not known leaves room for an answer: one about the row or
+    the image does not, but where it has a word of an answer, too."""
+    words = set(_split_words(heading))
+    if words & _MEASURES:
+        return False
+    return bool(words & _ANSWER_WORDS) or not (words & _ABOUT or (words and words <= _NOUNS))
+
+
+def is_of_people(heading: str) -> bool:
+    """Return whether a heading names somebody who judged: `judge`, `rater 2`."""
+    words = {word for word in _split_words(heading) if word.isalpha()}
+    return bool(words) and words <= _PEOPLE
+
+
+def is_of_far(heading: str) -> bool:
+    """Return whether a heading says that the other image is meant, not the nearer."""
+    return bool(_plain_forms(heading) & set(_FAR))
+
+
+def is_of_index(heading: str) -> bool:
+    """Return whether a heading says that numbers are places: `winner_idx`."""
+    return bool({"idx", "index", "id"} & set(_split_words(heading)))
 
 
 def _chosen_roles(
@@ -372,6 +420,9 @@ def _chosen_roles(
         # What is left out is told by the other headings, or without these by its place.
         others = iter("abc" if all(map(str.isdecimal, headings)) else ())
         mixed = [name or next(others, text) for name, text in zip(named, headings, strict=True)]
+        if {"answer", "odd"} & set(columns):
+            for place in _find_answers(headings, set(places.values())):
+                mixed[place] = ""
         roles = find_roles(mixed, wanted, None, is_file) or roles
     if roles is None:
         raise ValueError("expected columns for the anchor and for two images too in `columns`")

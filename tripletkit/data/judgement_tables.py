@@ -11,7 +11,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.columns import FORMS, Roles, Wanted, find_roles
+from tripletkit.data.columns import (
+    FORMS,
+    Roles,
+    Wanted,
+    find_roles,
+    is_of_far,
+    is_of_index,
+    is_of_people,
+    may_answer,
+)
 from tripletkit.data.tables import FileTable, are_texts, open_table, place_problems
 from tripletkit.data.text_files import CONTROL, FileRecord, parse_number, shorten_line
 from tripletkit.data.triplets import MAX_VOTES, Triplets, Votes
@@ -55,6 +64,9 @@ _OF_THREE = (
 )
 # A column in which so many rows are not understood is another kind of column.
 _MOST = 0.5
+# Headings of what tells rows apart; pandas writes its index below none.
+_IDS = ("id", "index", "idx", "row", "row_id", "question", "question_id", "")
+_AROUND_STEM = r".*[/\\]|\.\w+$"
 
 
 # Of each row the place of the image that it names, of two or three the first is 0, or `UNDECIDED`;
@@ -103,9 +115,25 @@ def _describe_answers(texts: np.ndarray, n_images: int) -> str:
 
 
 def _could_be_answers(texts: np.ndarray) -> bool:
-    """Return whether a column of few distinct values could say which of two images was chosen."""
+    """Return whether a column could say which of two images was chosen, or how much nearer: it has
+    few words, or numbers that are no places of rows."""
     values = {_plain(str(text)) for text in texts}
-    return 2 <= len(values) <= 3 and (len(texts) > len(values) or len(texts) > 3)
+    told = values - _TIES
+    if 1 <= len(told) <= 3:
+        return len(values) > 1 and (len(texts) > len(values) or len(texts) > 3)
+    numbers = [parse_number(value) for value in told]
+    is_place = len(set(texts)) == len(texts) and all(number % 1 == 0 for number in numbers)
+    return len(told) > 3 and all(number == number for number in numbers) and not is_place
+
+
+def _are_choices(texts: np.ndarray, sides: Sequence[str]) -> bool:
+    """Return whether all of a column's values are answers, or shares of people, and not alike."""
+    values = sorted({_plain(str(text)) for text in texts} - _TIES)
+    try:
+        readings = _readings(values, list(map(_plain, sides)), 2)
+    except ValueError:
+        return True
+    return len(values) > 1 and any(set(values) <= set(reading) for reading, _ in readings)
 
 
 def _plain(value: str) -> str:
@@ -262,7 +290,7 @@ class _TableRows:
         elif odd_place is not None:
             labels = np.full(len(self.table), odd_place)
         elif roles.answer is not None and len(self.table):
-            labels = self._read_labels(roles.answer, is_judged=wanted != "answers")
+            labels = self._read_labels(roles.answer, wanted, is_said="answer" in columns)
             self.column = self.table.columns[roles.answer].lower() if self.table.columns else ""
         kept = np.flatnonzero(self.is_good)
         self.votes = None if votes is None else votes.take(kept)
@@ -281,6 +309,15 @@ class _TableRows:
             listed = ", ".join(f'"{column}"' for column in ignored[:10])
             more = f" and {len(ignored) - 10:,} more" if len(ignored) > 10 else ""
             caution(f"{self.source}: columns that are not read: {listed}{more}", DataWarning)
+
+    @property
+    def ids(self) -> tuple[str, ...] | None:
+        """What a column says of which question each row is; None without such a column."""
+        for place, heading in enumerate(self.table.columns):
+            texts = tuple(self._texts(place))
+            if heading.strip().lower() in _IDS and place not in self.roles.used:
+                return texts if len(set(texts)) == len(texts) else None
+        return None
 
     def _texts(self, place: int) -> np.ndarray:
         texts = [text.strip() for text in self.table.texts(place)]
@@ -345,7 +382,9 @@ class _TableRows:
         numbers, texts = pd.factorize(pd.Series(cells.ravel(), dtype=object))
         values = np.array([parse_number(str(text)) for text in texts], dtype=np.float64)
         whole = values[values == np.floor(values)]
-        values -= 1 if len(whole) and whole.min() >= 1 and whole.max() == len(names) else 0
+        start = int(len(whole) > 0 and whole.min() >= 1 and whole.max() == len(names))
+        self.notes.append(f"numbers are places in the list of names, counted from {start}")
+        values -= start
         is_known = (values == np.floor(values)) & (values >= 0) & (values < len(names))
         self._refuse(
             np.append(~is_known, True)[numbers].reshape(-1, 3).max(axis=1),
@@ -376,7 +415,7 @@ class _TableRows:
         self._refuse(is_bad, "expected a share from 0 to 1", self._texts(place))
         return Votes.of_shares(shares)
 
-    def _read_labels(self, place: int, *, is_judged: bool) -> np.ndarray:
+    def _read_labels(self, place: int, wanted: Wanted, *, is_said: bool) -> np.ndarray:
         """Return labels, or of trials the place of the odd image, and note what was understood."""
         roles, texts = self.roles, self._texts(place)
         n_images = 3 if roles.is_trial else 2
@@ -385,6 +424,13 @@ class _TableRows:
         sides = roles.sides or (() if named else ("b", "c"))
         try:
             read = _read_choices(texts, sides, n_images, named)
+            heading = self.table.headings[place]
+            if n_images == 2 and not is_said and is_of_index(heading) and {*texts} <= {"0", "1"}:
+                raise ValueError(
+                    "expected first and second, got 0 and 1, which leave open whether places are "
+                    f"meant, counted from 0. If 1 means the first image, use `columns` with "
+                    f"answer={heading}; if 0 does, `swap` beside it"
+                )
             if read is None and named:
                 raise ValueError(_describe_answers(texts, n_images))
         except ValueError as error:
@@ -402,7 +448,7 @@ class _TableRows:
             self._refuse(is_bad | (texts == ""), "expected 0 or 1", texts)
         note = f"answers from column `{self.table.headings[place]}`: {meaning}"
         labels = np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[places]
-        is_told = bool(named) and is_judged
+        is_told = bool(named) and wanted != "answers"
         if not roles.is_trial:
             of_good = labels[self.is_good]
             if is_told:
@@ -429,10 +475,12 @@ class _TableRows:
         """Refuse a column that may say which image was chosen, and is not understood."""
         headings, roles = self.table.headings, self.roles
         for place in roles.doubtful if len(self.table) else ():
-            first, second = (self._texts(each) for each in roles.names[1:3])
-            texts = self._texts(place)
-            is_name = bool(((texts == first) | (texts == second)).all())
-            if not is_name and not _could_be_answers(texts):
+            texts, heading = self._texts(place), headings[place]
+            if roles.is_answered or may_answer(heading):
+                is_doubtful = _could_be_answers(texts)
+            else:
+                is_doubtful = is_of_people(heading) and _are_choices(texts, roles.sides)
+            if not is_doubtful and not self._is_name_of_either(texts):
                 continue
             values = ", ".join(map(shorten_line, list(dict.fromkeys(texts.tolist()))[:3]))
             others = ("positive", "negative") if roles.is_answered else ("first", "second")
@@ -441,27 +489,31 @@ class _TableRows:
                 for field, column in zip(("anchor", *others), roles.names, strict=True)
             )
             raise TripletFileError(
-                f'{self.table.source}: the column "{headings[place]}" ({values}) may say which '
+                f'{self.table.source}: the column "{heading}" ({values}) may say which '
                 "image was chosen, and it is not clear how. If it does, use `columns` with "
-                f"answer={headings[place]}; if it does not, name with `columns` those that count: "
-                f"{those}."
+                f"answer={heading}{' and `swap`' * is_of_far(heading)}; if it does not, name with "
+                f"`columns` those that count: {those}."
             )
+
+    def _is_name_of_either(self, texts: np.ndarray) -> bool:
+        """Return whether a column names one of the two images in most rows, its folder or its
+        extension left out."""
+        stem, first, second = (
+            pd.Series(column).str.replace(_AROUND_STEM, "", regex=True)
+            for column in (texts, *map(self._texts, self.roles.names[1:3]))
+        )
+        return bool(((stem == first) | (stem == second)).mean() >= _MOST)
 
 
 def _find_roles(
     table: FileTable, wanted: Wanted, columns: Mapping[str, str], odd_place: int | None
 ) -> Roles:
-    def is_file(place: int) -> bool:
-        cells = [cell for column in table.cells[place : place + 1] for cell in column[:20]]
-        texts = [cell for cell in cells if isinstance(cell, str)]
-        return bool(texts) and all("." in text or "/" in text for text in texts)
-
     headings: Sequence[str] = table.headings
     if odd_place is not None:
         # As if a column said it.
         headings, columns = [*headings, _ODD_ONE], {**columns, "odd": _ODD_ONE}
     if columns or table.columns:
-        roles = find_roles(headings, wanted, columns, is_file)
+        roles = find_roles(headings, wanted, columns, table.has_files)
     else:
         roles = find_roles(FORMS[wanted].headless.get(len(headings), ()), wanted)
     if roles is not None:
@@ -470,7 +522,7 @@ def _find_roles(
         raise TripletFileError(
             f"{table.source}: expected a table with the columns anchor, positive, negative or "
             f"others that are known, got {', '.join(headings)}. Say with `columns` which hold "
-            "the images, such as anchor=...,positive=...,negative=..."
+            "the images, such as anchor=...,positive=...,negative=..., or of trials odd=..."
         )
     hint = ""
     if wanted == "answers" and find_roles(headings, "truth"):
@@ -507,6 +559,8 @@ def _unfold_lists(table: FileTable, roles: Roles) -> tuple[FileTable, np.ndarray
     cells = {place: table.cells[place] for place in roles.names}
     if all(map(are_texts, cells.values())):
         return table, None
+    if any(isinstance(cell, Mapping) for column in cells.values() for cell in column):
+        return table, None  # which has no order; refused as no name
     frame = pd.DataFrame(cells)
     for place in roles.names:
         frame = frame.explode([place])

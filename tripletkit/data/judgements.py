@@ -38,7 +38,7 @@ from tripletkit.data.judgement_tables import (
 )
 from tripletkit.data.outputs import as_one_run
 from tripletkit.data.tables import open_table, place_problems, read_text
-from tripletkit.data.text_files import FileRecord
+from tripletkit.data.text_files import FileRecord, shorten_line
 from tripletkit.data.triplets import (
     Triplets,
     Truth,
@@ -377,7 +377,14 @@ def _read_names(given: Sequence[str] | _PathLike) -> list[str]:
     source = "the names"
     if isinstance(given, str | os.PathLike):
         source, text = str(given), read_text(Path(given))
-        names = [line.strip() for line in text.split("\n") if line.strip()]
+        # `#1.png` is a name, other lines behind a # are comments; R writes names in quotes.
+        lines = [line.strip() for line in text.split("\n")]
+        names = [line.strip('"') for line in lines if not re.match(r"$|#(?!\S+\.\w+$)", line)]
+        if names[1:] and not Path(names[0]).suffix and all(Path(name).suffix for name in names[1:]):
+            raise TripletFileError(
+                f"{source}: expected names of images alone, got {shorten_line(names[0])} above "
+                "them, which would be counted as one. Leave the heading out."
+            )
         if re.match(r'\s*\[\s*"', text):
             try:
                 names = json.loads(text)
@@ -466,7 +473,7 @@ def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
             shown, expected = ",".join(read.table.columns), FORMS["truth"].expected
             raise AnswerFileError(f'{read.source}:1: expected {expected}, got "{shown}"')
         labels = np.full(len(read.triplets), FIRST, dtype=np.int8)
-    return Truth(labels, read.source, read.column, read.triplets), read.record
+    return Truth(labels, read.source, read.column, read.triplets, read.ids), read.record
 
 
 def find_unchanged(record: FileRecord) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +21,21 @@ from tripletkit.data.images import PathLike, is_path, list_images, open_usable_i
 from tripletkit.data.outputs import as_one_run
 from tripletkit.data.tables import FileTable, open_table, place_problems
 from tripletkit.data.text_files import FileRecord, shorten_line
-from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
+from tripletkit.errors import (
+    DataWarning,
+    LabelFileError,
+    TripletFileError,
+    caution,
+    describe_problems,
+)
 
 _PARTS = {
-    "train": {"train", "training"},
+    "train": {"train", "training", "trn"},
     "val": {"val", "valid", "validation", "dev"},
-    "test": {"test", "testing", "eval", "gallery", "query"},
+    "test": {"test", "testing", "tst", "eval", "evaluation", "gallery", "query"},
 }
+# `train_set`, `test1`
+_BESIDE_PART = re.compile(r"[\W_]*(set|split|data|images)?[\W_\d]*$")
 
 logger = logging.getLogger("tripletkit")
 
@@ -181,6 +190,12 @@ def _gather(rows: Iterable[_Row], source: str, problems: list[str]) -> dict[str,
         raise LabelFileError(f"{source}: expected rows below the heading, got none")
     others = Counter(part for part in part_of.values() if _part_of(part) != "train")
     if len(part_of) == others.total():
+        if len(others) > 1:
+            caution(
+                f"{source}: no part of the column split is called train, so all are learned from: "
+                f"{', '.join(sorted(others))}",
+                DataWarning,
+            )
         return {"train": labels, "val": {}, "test": {}}
     if others:
         logger.info(
@@ -197,7 +212,7 @@ def _gather(rows: Iterable[_Row], source: str, problems: list[str]) -> dict[str,
 
 def _part_of(text: str) -> str | None:
     """Return which part of a data set a word means; None for other words."""
-    word = text.strip().casefold()
+    word = _BESIDE_PART.sub("", text.strip().casefold())
     return next((part for part, words in _PARTS.items() if word in words), None)
 
 
@@ -235,6 +250,14 @@ def _rows_of_table(table: FileTable, columns: Mapping[str, str]) -> list[_Row]:
         )
     headings = [column.strip().lower() for column in table.columns]
     parts = table.texts(headings.index("split")) if "split" in headings else [""] * len(table)
+    for place, heading in enumerate(table.columns):
+        values = pd.unique(pd.Series(table.texts(place)))
+        if "split" not in headings and len(values) > 1 and all(map(_part_of, values)):
+            caution(
+                f'{table.source}: the column "{heading}" seems to say which images are held out, '
+                "and is not read: all are learned from. Call it split to train by it",
+                DataWarning,
+            )
     return [
         (f"{table.source}:{line}", name, label.strip(), part)
         for line, name, label, part in zip(
@@ -246,10 +269,15 @@ def _rows_of_table(table: FileTable, columns: Mapping[str, str]) -> list[_Row]:
 def _find_columns(table: FileTable, columns: Mapping[str, str]) -> tuple[int, int]:
     """Return the places of the columns of names and of labels."""
     try:
-        roles = find_roles(table.headings, "labels", columns)
+        roles = find_roles(table.headings, "labels", columns, table.has_files)
     except ValueError as error:
         raise LabelFileError(f"{table.source}: {error}") from error
     if roles is not None and roles.answer is not None:
+        if len(table.headings) > 2:
+            of_name, of_label = (table.headings[place] for place in (*roles.names, roles.answer))
+            logger.info(
+                "%s: images from column `%s`, labels from `%s`.", table.source, of_name, of_label
+            )
         return roles.names[0], roles.answer
     files = [
         place

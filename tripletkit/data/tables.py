@@ -39,11 +39,18 @@ from tripletkit.errors import MissingExtraError, TripletFileError, describe_prob
 
 _SEPARATORS = (",", ";", "\t", "|")
 _EXCEL = re.compile(r"sep=(.)", re.IGNORECASE)
+# What other files begin with, and what to do.
+_OTHER_KINDS = {
+    b"PK\x03\x04": "an Excel workbook or another ZIP. Save the sheet as CSV.",
+    b"\x1f\x8b": "a file compressed by gzip. Unpack it first.",
+    b"\x93NUMPY": "a NumPy array. Load it in Python, and give it with `names`.",
+    b"\x80": "a pickle, which can run code. Save the table as CSV.",
+}
 _SUFFIXES = {",": ".csv", ";": ".csv", "|": ".csv", "\t": ".tsv"}
 _MORE_COLUMNS = (
     ' Names with spaces stand in quotes ("). More columns need a heading that names three, such as '
     "anchor,positive,negative; or say with `columns` what they are, as share=4 for the share of "
-    "people who said the second."
+    "people who said the first of the two."
 )
 # A text with one of these needs more than cutting at blanks.
 _SPECIAL = re.compile(rb'["#,\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\xff]')
@@ -80,6 +87,12 @@ class FileTable:
     def headings(self) -> tuple[str, ...]:
         """The columns, or without a heading their numbers from 1."""
         return self.columns or tuple(map(str, range(1, len(self.cells) + 1)))
+
+    def has_files(self, column: int) -> bool:
+        """Return whether the first cells of a column look like names of files."""
+        cells = [cell for column in self.cells[column : column + 1] for cell in column[:20]]
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        return bool(texts) and all("." in text or "/" in text for text in texts)
 
     def texts(self, column: int) -> np.ndarray:
         """Return `(n_rows,)` objects: the cells of a column as texts; empty where there is none."""
@@ -155,6 +168,9 @@ def _check_text(data: bytes, name: str) -> bytes:
             f"{name}: expected UTF-8 text, got UTF-16 ('Unicode' in Windows editors). "
             "Save it again as UTF-8."
         )
+    for first_bytes, kind in _OTHER_KINDS.items():
+        if data.startswith(first_bytes):
+            raise TripletFileError(f"{name}: expected a text, got {kind}")
     data = data.removeprefix(b"\xef\xbb\xbf")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -307,6 +323,7 @@ def _find_layout(
         if is_of_names:
             separator = _separator_by_position(line, source, separators, FORMS[wanted].headless)
             layout = _Layout(separator, (), n_above)
+            _check_comment(layout, text.split(b"\n", number)[max(number - 2, 0)].decode())
             if wanted == "triplets" and not _are_numbers(columns):
                 _check_first_row(layout, line, following)
             return layout
@@ -321,6 +338,17 @@ def _find_layout(
 
 def _are_numbers(columns: Mapping[str, str] | None) -> bool:
     return columns is not None and all(str(text).isdecimal() for text in columns.values())
+
+
+def _check_comment(layout: _Layout, above: str) -> None:
+    """Refuse a heading behind a # that names the columns in another order than they are read in."""
+    fields = layout.try_to_cut(above.lstrip("# \t")) if above.startswith("#") else []
+    roles = find_roles(fields) if is_heading(fields, []) else None
+    if roles is not None and roles.names != (0, 1, 2):
+        raise ValueError(
+            f"expected the heading without a #, got {shorten_line(above)} above, which is passed "
+            "over as a comment. Take the # away, or the line"
+        )
 
 
 def _check_first_row(layout: _Layout, line: str, following: Sequence[str]) -> None:

@@ -178,12 +178,14 @@ class Truth:
         source: what to call the file in messages.
         column: the heading over the labels; empty without one.
         triplets: the questions; None where they are not said.
+        ids: which question each row is, where a column says it; None without one.
     """
 
     labels: np.ndarray
     source: str
     column: str = ""
     triplets: Triplets | None = None
+    ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, cast, get_args
 
@@ -59,6 +59,7 @@ class Answers(Result):
         triplets: the questions, or None if the file does not hold them.
         source: what to call the file in messages.
         column: the heading over the predictions; empty without one.
+        ids: which question each row is, where a column says it; None without one.
     """
 
     predictions: np.ndarray
@@ -66,6 +67,7 @@ class Answers(Result):
     triplets: Triplets | None
     source: str
     column: str = ""
+    ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -146,7 +148,7 @@ class Answers(Result):
         """Return the rows that a mask or an index array picks."""
         margins = None if self.margins is None else self.margins[rows]
         triplets = None if self.triplets is None else self.triplets.take(rows)
-        return replace(self, predictions=self.predictions[rows], margins=margins, triplets=triplets)
+        return Answers(self.predictions[rows], margins, triplets, self.source, self.column)
 
     @property
     def is_tie(self) -> np.ndarray:
@@ -229,6 +231,12 @@ class Answers(Result):
                 DataWarning,
             )
         self._check_length(len(truth), truth.source)
+        if self.ids and truth.ids and self.ids != truth.ids and {*self.ids} == {*truth.ids}:
+            ids = next(p for p in zip(self.ids, truth.ids, strict=True) if p[0] != p[1])
+            raise AnswerFileError(
+                f"{self.source}: expected the order of {truth.source}, got the row of "
+                f"{shorten_line(ids[0])} where that has {shorten_line(ids[1])}. Sort both alike."
+            )
         if truth.triplets is not None:
             self._check_questions(truth.triplets)
 
@@ -256,7 +264,7 @@ def read_answers(source: str | os.PathLike[str] | BinaryIO) -> Answers:
     margins = None
     if "margin" in headings:
         margins = _read_margins(table, headings.index("margin"))
-    return Answers(read.labels, margins, read.triplets, read.source, read.column)
+    return Answers(read.labels, margins, read.triplets, read.source, read.column, read.ids)
 
 
 def _read_margins(table: FileTable, column: int) -> np.ndarray:
