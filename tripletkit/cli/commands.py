@@ -40,20 +40,14 @@ if TYPE_CHECKING:
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class _Columns(click.ParamType):
-    """`anchor=head,positive=winner`."""
-
-    name = "columns"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> dict[str, str]:
-        if isinstance(value, dict):
-            return value
-        pairs = [part.partition("=") for part in value.split(",")]
-        if not all(name.strip() and sign and text.strip() for name, sign, text in pairs):
-            self.fail(f"expected such as anchor=head,positive=winner, got {value}", param, context)
-        return {name.strip(): text.strip() for name, _, text in pairs}
+def _parse_columns(value: Any) -> dict[str, str]:
+    """Return the columns of such as `anchor=head,positive=winner`."""
+    if isinstance(value, dict):
+        return value
+    pairs = [part.partition("=") for part in value.split(",")]
+    if not all(name.strip() and sign and text.strip() for name, sign, text in pairs):
+        raise click.BadParameter(f"expected such as anchor=head,positive=winner, got {value}")
+    return {name.strip(): text.strip() for name, _, text in pairs}
 
 
 # By the name of the parameter that a command gets.
@@ -88,7 +82,7 @@ RUN_OPTIONS: dict[str, click.Option] = {
     ),
     "columns": click.Option(
         ["--columns"],
-        type=_Columns(),
+        type=_parse_columns,
         metavar="NAME=HEADING,...",
         help="Which columns of a file of judgements hold what, where their headings do not say it: "
         "anchor, positive, negative, first, second, answer, votes_first, votes_second, share, "

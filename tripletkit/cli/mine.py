@@ -19,21 +19,15 @@ from tripletkit.cli.parameters import (
 _QUANTILE = FiniteRange(0, 1)
 
 
-class _CountOrShare(click.ParamType):
-    """A count such as `500`, or a share such as `0.25` or `25%`."""
+def _parse_keep(value: Any) -> float | int:
+    """Return a count such as `500`, or a share such as `0.25` or `25%`."""
+    from tripletkit.data.text_files import parse_number
 
-    name = "keep"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> float | int:
-        from tripletkit.data.text_files import parse_number
-
-        if isinstance(value, float | int):
-            return value
-        if value.isascii() and value.isdigit():
-            return int(value)
-        return parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    if isinstance(value, float | int):
+        return value
+    if value.isascii() and value.isdigit():
+        return int(value)
+    return parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
 
 
 def _sort_arguments(given: dict[str, Any]) -> None:
@@ -79,7 +73,7 @@ def _sort_arguments(given: dict[str, Any]) -> None:
     ),
     click.option(
         "--keep",
-        type=_CountOrShare(),
+        type=_parse_keep,
         metavar="N|SHARE",
         help="With --triplets: how many of them, as a count or a share.  "
         f"[default: {defaults.KEPT_TRIPLETS:g}]",

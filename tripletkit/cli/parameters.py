@@ -35,7 +35,6 @@ class InputPath(click.Path):
 
 INPUT_FILE = InputPath(dir_okay=False, allow_dash=True)
 INPUT_FOLDER = InputPath(file_okay=False)
-INPUT_PATH = InputPath(allow_dash=True)
 # Where standard input is none.
 NAMED_FILE = InputPath(dir_okay=False)
 NAMED_PATH = InputPath()

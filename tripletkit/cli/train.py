@@ -36,21 +36,17 @@ _MIN_IMAGE_SIZE_PX = 32
 _MAX_IMAGE_SIZE_PX = 1024
 
 
-class _Duration(click.ParamType):
-    """Seconds, from a number and its unit such as `90s` or `2min`; seconds where none is given."""
+_SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
-    name = "time"
-    _seconds = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}  # noqa: RUF012
 
-    def convert(
-        self, value: str | float, param: click.Parameter | None, context: click.Context | None
-    ) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
-        if found is None or found[2] not in self._seconds:
-            self.fail(f"expected a time such as 90s, 2min or 1h, got {value!r}", param, context)
-        return float(found[1]) * self._seconds[found[2]]
+def _parse_time(value: str | float) -> float:
+    """Return seconds, from a number and its unit such as `90s` or `2min`."""
+    if isinstance(value, int | float):
+        return float(value)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
+    if found is None or found[2] not in _SECONDS:
+        raise click.BadParameter(f"expected a time such as 90s, 2min or 1h, got {value!r}")
+    return float(found[1]) * _SECONDS[found[2]]
 
 
 data_options = section(
@@ -108,7 +104,7 @@ validation_options = section(
     click.option(
         "--budget",
         "budget_s",
-        type=_Duration(),
+        type=_parse_time,
         metavar="TIME",
         help="Time that held-out draws may take, such as 90s or 2min; the first three are always "
         "made. Their number then depends on the machine.  [default: whole rounds of three until "
