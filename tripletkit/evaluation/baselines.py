@@ -163,9 +163,11 @@ def run_baselines(
     numbers, names = pd.factorize(np.array(train.names + val.names, dtype=object))
     train_rows = numbers[: len(train.names)][train.rows]
     val_rows = numbers[len(train.names) :][val.rows]
+    rows = np.concatenate([train_rows, val_rows])
+    pairs = PairGraph.of(rows, len(names))
     margins = {
-        "pair memory": _pair_margins(train_rows, val_rows, len(names)),
-        "popularity": _popularity_margins(train_rows, val_rows, len(names)),
+        "pair memory": _vote_margins(pairs.near, pairs.far, len(train)),
+        "popularity": _vote_margins(rows[:, 1], rows[:, 2], len(train)),
     }
     if ordinal or (ordinal is None and len(train) <= defaults.MAX_ORDINAL_TRIPLETS):
         vectors = _embed_names(train_rows, len(names), seed)
@@ -192,18 +194,11 @@ def describe_trap(accuracy: float, interval: Interval, baselines: list[Baseline]
     )
 
 
-def _pair_margins(train_rows: np.ndarray, val_rows: np.ndarray, n_names: int) -> np.ndarray:
-    graph = PairGraph.of(np.concatenate([train_rows, val_rows]), n_names)
-    n_train, n_pairs = len(train_rows), len(graph.pairs)
-    votes = np.bincount(graph.near[:n_train], minlength=n_pairs)
-    votes -= np.bincount(graph.far[:n_train], minlength=n_pairs)
-    return votes[graph.near[n_train:]] - votes[graph.far[n_train:]]
-
-
-def _popularity_margins(train_rows: np.ndarray, val_rows: np.ndarray, n_names: int) -> np.ndarray:
-    votes = np.bincount(train_rows[:, 1], minlength=n_names)
-    votes -= np.bincount(train_rows[:, 2], minlength=n_names)
-    return votes[val_rows[:, 1]] - votes[val_rows[:, 2]]
+def _vote_margins(near: np.ndarray, far: np.ndarray, n_train: int) -> np.ndarray:
+    """Return, of all rows but the first `n_train`, how much more often `near` was near in those."""
+    n = int(max(near.max(), far.max())) + 1
+    votes = np.bincount(near[:n_train], minlength=n) - np.bincount(far[:n_train], minlength=n)
+    return votes[near[n_train:]] - votes[far[n_train:]]
 
 
 def _score(name: str, margins: np.ndarray, truth: np.ndarray) -> Baseline:
