@@ -255,17 +255,14 @@ def _choose_questions(
     """
     margins = [triplet_margins(e, candidates, committee.distance) for e in committee.embeddings]
     expected = expit(np.stack(margins).astype(np.float64) / committee.temperature)
-    learned = _disagreement(expected) if way == "disagreement" else _entropy(expected.mean(axis=0))
+    learned = _entropy(expected.mean(axis=0))
+    if way == "disagreement":
+        learned = np.maximum(0.0, learned - _entropy(expected).mean(axis=0))
     seconds = ANSWER_S * answerable + CANT_TELL_S * (1 - answerable)
     scores = learned * answerable / seconds
     order = np.argsort(-scores, kind="stable")
     picked = order[_pick_spread(candidates[order], n_questions)]
     return _Choice(candidates[picked], scores[picked], expected[:, picked].mean(axis=0))
-
-
-def _disagreement(expected: np.ndarray) -> np.ndarray:
-    """Return what asking would tell of which head is right, in nats."""
-    return np.maximum(0.0, _entropy(expected.mean(axis=0)) - _entropy(expected).mean(axis=0))
 
 
 def _entropy(chance: np.ndarray) -> np.ndarray:
