@@ -77,7 +77,7 @@ class Result:
 
     def _sections(self) -> Sequence[Section]:
         """Return what there is to see, in parts that a blank line stands between in text."""
-        raise NotImplementedError
+        return [[self._summary()]]
 
     def _notebook_sections(self) -> Sequence[Section]:
         """Return what a notebook shows, where that is other than the text."""

@@ -62,7 +62,7 @@ from tripletkit.errors import JudgementsError
 from tripletkit.features.encoder import BackboneLike, GivenWeights, open_encoder
 from tripletkit.features.store import FeatureStore
 from tripletkit.progress import Progress
-from tripletkit.results import Result, Section
+from tripletkit.results import Result
 
 logger = logging.getLogger("tripletkit")
 
@@ -297,9 +297,6 @@ class Imported(Result):
         more = f", {self.n_known:,} were there already" if self.n_known else ""
         more += f", {self.n_taken:,} left out, answered otherwise since" if self.n_taken else ""
         return f"{self.n_new:,} answers of {self.judge} added{more}."
-
-    def _sections(self) -> list[Section]:
-        return [[self._summary()]]
 
 
 def import_answers(path: Path, database: JudgementDatabase) -> Imported:

@@ -56,7 +56,7 @@ from tripletkit.features.given_features import (
 )
 from tripletkit.features.store import FeatureStore, file_stamp
 from tripletkit.progress import Progress, no_progress
-from tripletkit.results import Result, Section
+from tripletkit.results import Result
 
 # More threads than this hardly make one encoder faster; more encoders do.
 _THREADS_PER_ENCODER = 4
@@ -107,18 +107,11 @@ class ExtractionResult(Result):
     n_computed: int = 0
     problems: dict[str, str] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON takes it."""
-        return vars(self) | {"output": str(self.output)}
-
     def _summary(self) -> str:
         return (
             f"{self.n_images:,} images: {self.n_computed:,} computed, {self.n_stored:,} were in "
             f"{self.output}."
         )
-
-    def _sections(self) -> list[Section]:
-        return [[self._summary()]]
 
 
 class _BlockEncoder:
