@@ -20,7 +20,7 @@ from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.baselines import Baseline, run_baselines
 from tripletkit.evaluation.classification import Confusion, vote
-from tripletkit.evaluation.distances import distances_between
+from tripletkit.evaluation.distances import triplet_distances
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.scoring import Score
 from tripletkit.features.encoder import Encoder, GivenWeights
@@ -85,12 +85,16 @@ class ModelView:
     @cached_property
     def to_positive(self) -> np.ndarray:
         """`(n_triplets,)` float64 distance from anchor to positive; NaN where not known."""
-        return self._distances(1)
+        return self._distances[:, 0]
 
     @cached_property
     def to_negative(self) -> np.ndarray:
         """`(n_triplets,)` float64 distance from anchor to negative; NaN where not known."""
-        return self._distances(2)
+        return self._distances[:, 1]
+
+    @cached_property
+    def _distances(self) -> np.ndarray:
+        return triplet_distances(self.embeddings, self.triplets.rows, self.model.distance)
 
     @cached_property
     def margins(self) -> np.ndarray:
@@ -210,12 +214,6 @@ class ModelView:
         near = find_neighbors(embeddings, embeddings, k, self.model.distance, itself).rows
         said = vote(numbers[near], near != NOBODY)
         return Confusion.of(list(names), numbers, said)
-
-    def _distances(self, slot: int) -> np.ndarray:
-        rows = self.triplets.rows
-        return distances_between(
-            self.embeddings, rows[:, 0], self.embeddings, rows[:, slot], self.model.distance
-        )
 
 
 def open_views(
