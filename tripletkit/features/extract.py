@@ -69,10 +69,6 @@ class View:
         return pixels[:, ::-1] if self.is_mirrored else pixels
 
 
-def _mirrored(views: Sequence[View]) -> tuple[View, ...]:
-    return tuple(View(f"{view.name}-flip", view.place, is_mirrored=True) for view in views)
-
-
 ORIGINAL = View("original")
 _FLIP = View("flip", is_mirrored=True)
 _FIVE_CROPS = (
@@ -89,7 +85,10 @@ VIEW_SETS: dict[str, tuple[View, ...]] = {
     "original": (ORIGINAL,),
     "flip": (ORIGINAL, _FLIP),
     "five-crop": _FIVE_CROPS,
-    "ten-crop": _FIVE_CROPS + _mirrored(_FIVE_CROPS),
+    "ten-crop": (
+        *_FIVE_CROPS,
+        *(View(f"{view.name}-flip", view.place, is_mirrored=True) for view in _FIVE_CROPS),
+    ),
 }
 # Every view, in the order in which views are looked at and summed.
 _VIEWS = {view.name: view for views in VIEW_SETS.values() for view in views}

@@ -43,11 +43,6 @@ DISTANCES: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
 }
 
 
-def _pairwise_distances(embeddings: KerasTensor, distance: str) -> KerasTensor:
-    """Return `(n, n)` distances between embeddings `(n, n_dims)`."""
-    return DISTANCES[distance](embeddings[:, None, :], embeddings[None, :, :])
-
-
 def _batch_all(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
     """Return every triplet that the classes allow: `(n_triplets, 3)` int32."""
     is_positive, is_negative = _pairs(labels)
@@ -101,7 +96,7 @@ def mined_distances(
     embeddings: KerasTensor, labels: KerasTensor, mining: str, distance: str
 ) -> tuple[KerasTensor, KerasTensor]:
     """Return the distances of the triplets of a batch that are mined: to positive, to negative."""
-    between = _pairwise_distances(embeddings, distance)
+    between = DISTANCES[distance](embeddings[:, None, :], embeddings[None, :, :])
     mined = MINERS[mining](tf.stop_gradient(between), labels)
     # Taken from the matrix, because there can be a thousand times as many as embeddings.
     return (
