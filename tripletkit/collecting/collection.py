@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -24,7 +22,10 @@ from tripletkit.collecting.database import JudgementDatabase, only_server
 from tripletkit.collecting.serving import (
     bound_port,
     bound_server,
+    data_uri,
+    hash_source,
     is_same,
+    open_templates,
     scale_image,
     tell_address,
 )
@@ -135,7 +136,7 @@ class JudgementCollection:
                 if setting != kept.get(key, setting):
                     change = shorten_setting(setting), shorten_setting(kept[key])
                     logger.info("Other than at the last start: %s is %s, it was %s.", key, *change)
-            collected.keep_settings(settings)
+            collected.keep_fact("settings", json.dumps(settings))
             if collected.is_ended:
                 logger.info("The study has ended: nobody is asked until its owner goes on with it.")
             self._judges = [collected.add_judge(name) for name in judges]
@@ -195,20 +196,12 @@ class JudgementCollection:
             "consent": study.consent_hash,
             "screens": shown,
         }
-        import jinja2
-
         script = (_STATIC / "offline.js").read_text(encoding="utf-8")
         style = (_STATIC / "collect.css").read_text(encoding="utf-8")
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("tripletkit.collecting", "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        text = environment.get_template("offline.html.j2").render(
+        templates = open_templates("tripletkit.collecting", "templates")
+        text = templates.get_template("offline.html.j2").render(
             data=data,
-            images=[_data_uri(*scale_image(self._paths[n], _IMAGE_PX, _QUALITY)) for n in numbers],
+            images=[data_uri(*scale_image(self._paths[n], _IMAGE_PX, _QUALITY)) for n in numbers],
             judge=judge.name,
             screen=shown[0],
             study=study,
@@ -217,8 +210,8 @@ class JudgementCollection:
             consent=render_markdown(study.consent),
             script=script,
             style=style,
-            script_hash=_hash(script),
-            style_hash=_hash(style),
+            script_hash=hash_source(script),
+            style_hash=hash_source(style),
         )
         with open_output(page) as file:
             file.write(text)
@@ -434,12 +427,3 @@ def _parse_moment(value: object, place: object) -> str:
     if moment is None or moment.tzinfo is None:
         raise JudgementsError(f"{place}: at: expected an ISO time with its zone")
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
-def _data_uri(data: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
-
-
-def _hash(text: str) -> str:
-    """Return a source for a content security policy: this very text and no other."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -184,13 +184,10 @@ class JudgementDatabase:
 
     def end(self, *, is_ended: bool = True) -> None:
         """End the study, or go on with it."""
-        self._keep_fact("ended", _now() if is_ended else None)
+        self.keep_fact("ended", _now() if is_ended else None)
 
-    def keep_settings(self, settings: Mapping[str, Any]) -> None:
-        """Keep how the study is asked."""
-        self._keep_fact("settings", json.dumps(settings))
-
-    def _keep_fact(self, key: str, value: str | None) -> None:
+    def keep_fact(self, key: str, value: str | None) -> None:
+        """Keep something of the study, such as its `settings` as JSON; None takes it away."""
         with self.writing() as connection:
             connection.execute("DELETE FROM meta WHERE key = ?", (key,))
             if value is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 from PIL import Image
 
 from tripletkit.data.decoding import read_image
@@ -163,6 +165,32 @@ def is_same(given: str, expected: str) -> bool:
 def form_token(key: bytes, token: str) -> str:
     """Return what a page must send back to show that it was this server's page for this judge."""
     return hmac.new(key, token.encode(), hashlib.sha256).hexdigest()
+
+
+def open_templates(package: str, folder: str) -> jinja2.Environment:
+    """Return the templates of pages: all that is put in is escaped, and nothing may be missing."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package, folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Return a file as an address that holds it.
+
+    Example:
+        >>> data_uri(b"a", "text/plain")
+        'data:text/plain;base64,YQ=='
+    """
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def hash_source(text: str) -> str:
+    """Return a source for a content security policy: this very text and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def scale_image(path: Path, longest_px: int, quality: int = _QUALITY) -> tuple[bytes, str]:

@@ -5,7 +5,6 @@ Right and wrong are told by colour and by a sign, so that nobody has to tell the
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
+from tripletkit.collecting.serving import data_uri
 from tripletkit.data.images import Images
 from tripletkit.data.outputs import MARK, OutputFile, open_output
 from tripletkit.reporting.figures import LIGHT, find_font, read_thumbnail
@@ -35,16 +35,6 @@ def thumbnail_uri(path: Path) -> str:
         if buffer.tell() <= _THUMBNAIL_BYTES:
             break
     return data_uri(buffer.getvalue(), "image/jpeg")
-
-
-def data_uri(data: bytes, kind: str) -> str:
-    """Return a file as an address that holds it.
-
-    Example:
-        >>> data_uri(b"a", "text/plain")
-        'data:text/plain;base64,YQ=='
-    """
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 _TEXT_PX = 13

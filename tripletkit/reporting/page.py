@@ -6,9 +6,7 @@ then triplets, maps, neighbours and all rows.
 
 from __future__ import annotations
 
-import base64
 import gzip
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,13 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tripletkit import __version__, defaults
+from tripletkit.collecting.serving import data_uri, hash_source, open_templates
 from tripletkit.data.outputs import Destination, OutputForm, open_output
 from tripletkit.data.text_files import guard_formula
 from tripletkit.evaluation.baselines import Baseline, describe_trap
@@ -35,7 +33,7 @@ from tripletkit.model.recipes import get_recipe
 from tripletkit.model.record import ModelRecord
 from tripletkit.model.settings import Settings
 from tripletkit.reporting import figures
-from tripletkit.reporting.collages import data_uri, thumbnail_uri
+from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.figures import (
     DARK,
     LIGHT,
@@ -69,18 +67,11 @@ class QueryZone(NamedTuple):
     max_bytes: int
 
 
-class _Page(NamedTuple):
-    """A page, and the content security policy that says what it may do."""
-
-    html: str
-    policy: str
-
-
 def write_report(
     destination: Destination, models: Sequence[ModelView], projection: str = "pca"
 ) -> int:
     """Write the report of models with the same triplets, whole or not at all; return its bytes."""
-    data = make_page(models, projection).html.encode()
+    data = make_page(models, projection)[0].encode()
     with open_output(destination, "wb") as file:
         file.write(data)
     return len(data)
@@ -88,15 +79,9 @@ def write_report(
 
 def make_page(
     models: Sequence[ModelView], projection: str = "pca", query: QueryZone | None = None
-) -> _Page:
-    """Return the report."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tripletkit.reporting", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+) -> tuple[str, str]:
+    """Return the report, and the content security policy that says what it may do."""
+    environment = open_templates("tripletkit.reporting", ".")
     environment.filters["count"] = lambda n: f"{n:,}"
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     assert environment.loader is not None
@@ -116,7 +101,7 @@ def make_page(
         "source": Path(view.triplets.source).name,
         "accuracies": _list_accuracies(models),
         "warnings": _list_warnings(models),
-        "figures": sections,
+        "sections": sections,
         "n_mistakes": [len(model.mistakes) for model in models],
         "triplets": parts.triplets(),
         "culprits": parts.culprits(),
@@ -135,14 +120,13 @@ def make_page(
     room = _PAGE_BYTES - _TEXT_BYTES - sum(map(len, [*parts.sources, *drawn]))
     rows = data_uri(_pack_rows(models), "application/gzip")
     page["csv"] = rows if len(rows) <= room else None
-    return _Page(environment.get_template(_TEMPLATE).render(page), policy)
+    return environment.get_template(_TEMPLATE).render(page), policy
 
 
 def _make_policy(script: str, *, is_served: bool) -> str:
     """Return the content security policy of a page: of all scripts, its own alone runs."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
-    policy += f"script-src 'sha256-{digest}'"
+    policy += f"script-src '{hash_source(script)}'"
     return policy + ("; connect-src 'self'" if is_served else "")
 
 
@@ -175,18 +159,13 @@ class _DrawnFigure(NamedTuple):
     width_in: float
 
 
-class _Section(NamedTuple):
-    id: str
-    title: str
-    figures: list[_DrawnFigure]
-
-
 # What a figure says, the function that draws it, and what that draws.
 _Drawing = tuple[str, Callable[..., Figure], tuple[Any, ...]]
 
 
-def _draw_sections(models: Sequence[ModelView]) -> list[_Section]:
-    """Return the figures of all models, kind by kind; a kind that no model has is left out."""
+def _draw_sections(models: Sequence[ModelView]) -> list[tuple[str, str, list[_DrawnFigure]]]:
+    """Return the figures of all models, kind by kind: their id and title, and the figures. A kind
+    that no model has is left out."""
     kinds: tuple[tuple[str, str, Callable[[ModelView], _Drawing | None]], ...] = (
         ("curves", "How it learned", _history),
         ("learning-curve", "What more judgements would bring", _learning_curve),
@@ -199,7 +178,7 @@ def _draw_sections(models: Sequence[ModelView]) -> list[_Section]:
         found = [(model.name, find(model)) for model in models]
         drawn = [_draw(name, *drawing) for name, drawing in found if drawing is not None]
         if drawn:
-            sections.append(_Section(key, title, drawn))
+            sections.append((key, title, drawn))
     return sections
 
 

@@ -58,7 +58,8 @@ def _make_app(
     """Return the web application of a report."""
     search = _QuerySearch(models, cache)
     key = secrets.token_bytes(32)
-    page = make_page(models, projection, QueryZone(form_token(key, token), _MAX_IMAGE_BYTES))
+    zone = QueryZone(form_token(key, token), _MAX_IMAGE_BYTES)
+    page, policy = make_page(models, projection, zone)
     app = Flask("tripletkit.reporting", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_IMAGE_BYTES
     # A name that another site made point at this computer is not answered.
@@ -82,7 +83,7 @@ def _make_app(
     @app.get("/")
     def show() -> Response:
         check_visitor()
-        return Response(page.html, mimetype="text/html")
+        return Response(page, mimetype="text/html")
 
     @app.post("/neighbors")
     def find() -> Any:
@@ -97,7 +98,7 @@ def _make_app(
         except ImageReadError as error:
             return {"error": f"{str(error)[:1].upper()}{str(error)[1:]}."}, 422
 
-    policy = f"{page.policy}; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    policy += "; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
     app.after_request(lambda response: add_headers(response, policy))
     app.register_error_handler(HTTPException, _show_error)
     return app
