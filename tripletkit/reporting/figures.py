@@ -181,6 +181,21 @@ def _add_legend(axes: Axes, theme: _Theme, **options: Any) -> None:
     axes.legend(frameon=False, labelcolor=theme.text, prop=fonts, **options)
 
 
+def _write_beside(
+    axes: Axes, at: float, height: float, text: str, lift: float, **style: Any
+) -> None:
+    """Write a text to the left of a vertical line, at a share of its height and so much above."""
+    axes.annotate(
+        text,
+        (at, height),
+        xycoords=axes.get_xaxis_transform(),
+        xytext=(-3, lift),
+        textcoords="offset points",
+        ha="right",
+        **style,
+    )
+
+
 def write_figure(file: OutputFile, figure: Figure) -> None:
     """Write a figure in the format that the suffix says; whole or not at all."""
     data = render_figure(figure, file.path.suffix.lower().removeprefix("."))
@@ -349,15 +364,7 @@ def draw_learning_curve(curve: LearningCurve, theme: _Theme = LIGHT) -> Figure:
             axes.errorbar([at], [accuracy], ends, color=colour, linewidth=1, capsize=3)
     for at, text in ((curve.n_now, "now"), (most, f"{curve.n_more:,} more")):
         axes.axvline(at, color=theme.muted, linewidth=0.8, linestyle=":")
-        axes.annotate(
-            text,
-            (at, 0),
-            xycoords=axes.get_xaxis_transform(),
-            xytext=(-3, 4),
-            textcoords="offset points",
-            ha="right",
-            **_text_style(theme, 9),
-        )
+        _write_beside(axes, at, 0, text, 4, **_text_style(theme, 9))
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
@@ -464,27 +471,14 @@ def draw_distribution(
         inside.set_clip_path(Rectangle((low, 0), high - low, 1, transform=axes.transData))
         for at, share in zip(cut, shares, strict=True):
             if 0 < share < 1:
-                _mark_cut(axes, at, f"{share:.4g} of {mined}", colour, theme)
+                axes.axvline(at, color=colour, linestyle=":", linewidth=1.4)
+                style = _text_style(theme, 8) | {"rotation": 90, "va": "top"}
+                _write_beside(axes, at, 0.985, f"{share:.4g} of {mined}", 0, **style)
     axes.set_ylim(0, 1.45 * max((of_kind / of_kind.sum()).max() for of_kind in counts))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     _label_axes(axes, theme, title, _DISTANCE_LABELS[distance], "share of the pairs of its kind")
     _add_legend(axes, theme, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     return figure
-
-
-def _mark_cut(axes: Axes, at: float, text: str, colour: str, theme: _Theme) -> None:
-    axes.axvline(at, color=colour, linestyle=":", linewidth=1.4)
-    axes.annotate(
-        text,
-        (at, 0.985),
-        xycoords=axes.get_xaxis_transform(),
-        xytext=(-3, 0),
-        textcoords="offset points",
-        rotation=90,
-        ha="right",
-        va="top",
-        **_text_style(theme, 8),
-    )
 
 
 def draw_margins(
