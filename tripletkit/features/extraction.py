@@ -23,6 +23,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -120,16 +121,18 @@ class _BlockEncoder:
     def __init__(self, encoder: Encoder, folder: Path, dtype: str) -> None:
         self.encoder, self.folder = encoder, folder
         self.about = describe_vectors(dict(encoder.facts), encoder.n_features, dtype)
-        self._functions: list[FeatureFunction] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_functions": []}
+        return {name: value for name, value in vars(self).items() if name != "_functions"}
+
+    @cached_property
+    def _functions(self) -> list[FeatureFunction]:
+        return self.encoder.network_functions(self.folder / _OWN_FOLDER)
 
     def __call__(self, block: Images) -> _BlockResult:
         """Encode a block and write it."""
         with FeatureStore(self.folder, in_memory=True) as store:
-            functions = self._load_functions()
-            found = self.encoder.load(block, store, tell=False, functions=functions)
+            found = self.encoder.load(block, store, tell=False, functions=self._functions)
             contents = block.contents(store).hashes
         problems = {
             # The path goes, which the row's name stands for.
@@ -147,15 +150,10 @@ class _BlockEncoder:
 
     def prepare(self) -> None:
         """Write networks where workers find them, so that none of them needs Keras for that."""
-        for parts, function in zip(self.encoder.networks, self._load_functions(), strict=True):
+        for parts, function in zip(self.encoder.networks, self._functions, strict=True):
             backbone = parts[0].backbone
             shape = (backbone.batch_size, backbone.input_size_px, backbone.input_size_px, 3)
             function(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-
-    def _load_functions(self) -> list[FeatureFunction]:
-        if not self._functions:
-            self._functions = self.encoder.network_functions(self.folder / _OWN_FOLDER)
-        return self._functions
 
 
 def extract_dataset(
