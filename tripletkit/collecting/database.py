@@ -388,7 +388,7 @@ def _make_database(path: Path, key: bytes | None) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(
-                f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {_tables()} "
+                f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {_TABLES} "
                 f"PRAGMA user_version = {SCHEMA_VERSION};"
             )
             connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
@@ -405,7 +405,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.row_factory = sqlite3.Row
         check_version(connection, path)
         made = connection.execute(_MADE_TABLES).fetchall()
-        if any(_without_space(row["sql"]) not in _without_space(_tables()) for row in made):
+        if any(_without_space(row["sql"]) not in _without_space(_TABLES) for row in made):
             raise JudgementsError(
                 f"{path}: an older version of tripletkit made this database, and it can be read "
                 "but not gone on with. Import it into a new database"
@@ -416,10 +416,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise JudgementsError(f"{path}: cannot be opened to write to it: {error}") from error
     return connection
-
-
-def _tables() -> str:
-    return Path(__file__).with_name("tables.sql").read_text(encoding="utf-8")
 
 
 def _without_space(sql: str) -> str:
@@ -446,6 +442,7 @@ def only_server(path: Path) -> Iterator[None]:
         yield
 
 
+_TABLES = Path(__file__).with_name("tables.sql").read_text(encoding="utf-8")
 # But for those of SQLite itself, such as what it notes of indexes.
 _MADE_TABLES = """
 SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'
