@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -41,12 +41,8 @@ def predict(model: tk.Model, form: Any, output: Path | None, **given: Any) -> No
     file = None if str(output) == "-" else output
     answers = model.answer(**given, output=file, form=form)
     if file is None:
-        answers.write(_standard_output(), form)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Data is UTF-8 without translated line ends.
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        answers.write(sys.stdout, form)
         sys.stdout.flush()
-
-
-def _standard_output() -> TextIO:
-    """Return stdout as UTF-8 text without translated line ends, for data."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    return sys.stdout
