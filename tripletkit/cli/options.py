@@ -13,7 +13,7 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.commands import Decorator, say, section, told
+from tripletkit.cli.commands import Decorator, first, say, section, told
 from tripletkit.cli.parameters import (
     ADDED_TO,
     INPUT_FILE,
@@ -256,7 +256,6 @@ def _open_model(
     features: Path | None,
     **how: Any,
 ) -> tk.Model | None:
-    """Return the model that the options name."""
     cache = told("cache")
     if backbone is not None and model is not None:
         raise click.UsageError("--backbone needs no --model; give one of them.")
@@ -334,7 +333,14 @@ def settings_options(*flags: str) -> Decorator:
     Args:
         flags: settings that the command has flags of their own for.
     """
-    options = _group_options(
+
+    def gather(given: dict[str, Any]) -> None:
+        from tripletkit.model.settings import gather_settings
+
+        flagged = {name: given.pop(name) for name in flags}
+        given |= gather_settings(flagged, given.pop("settings"), given.pop("settings_file"))
+
+    return _group_options(
         click.option(
             "-s",
             "settings",
@@ -351,19 +357,8 @@ def settings_options(*flags: str) -> Decorator:
             help="Settings from a TOML file, or from the model.json of an older model; flags and "
             "-s come before these.",
         ),
+        first(gather),
     )
-
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def run(settings: tuple[str, ...], settings_file: Path | None, **given: Any) -> Any:
-            from tripletkit.model.settings import gather_settings
-
-            flagged = {name: given.pop(name) for name in flags}
-            return function(**given, **gather_settings(flagged, settings, settings_file))
-
-        return options(run)
-
-    return add
 
 
 class _NamedChoice(click.Choice):
