@@ -9,7 +9,6 @@ written, or gives other numbers, is run by TensorFlow.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -103,7 +102,9 @@ def _load(parts: Sequence[FeaturePart], folder: Path, pixels: np.ndarray) -> Fea
     backbone = parts[0].backbone
     if (function := backbone.open_function(parts[0].find_weights)) is not None:
         return function
-    weights, key = parts[0].find_weights(), _key(parts)
+    weights = parts[0].find_weights()
+    facts = {"graph_version": _GRAPH_VERSION, "parts": [part.facts for part in parts]}
+    key = FeatureSpace(facts, sum(part.n_features for part in parts)).fingerprint[:32]
     if (kept := _find_kept(folder, key)) is not None:
         try:
             return make_onnx_function(open_session(kept), backbone.preprocessing)
@@ -172,12 +173,6 @@ def remove_networks(store_folder: Path, unused_since_s: float | None = None) -> 
         except OSError as error:
             raise StoreError(f"{path}: cannot be deleted: {error.strerror}") from error
     return freed
-
-
-def _key(parts: Sequence[FeaturePart]) -> str:
-    facts = {"graph_version": _GRAPH_VERSION, "parts": [part.facts for part in parts]}
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _find_kept(folder: Path, key: str) -> Path | None:
