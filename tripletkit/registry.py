@@ -8,7 +8,7 @@ from importlib import import_module
 from numbers import Integral, Real
 from typing import Any, Generic, Protocol, TypeVar
 
-from tripletkit.errors import SettingsError, TripletkitError
+from tripletkit.errors import MissingExtraError, SettingsError, TripletkitError
 
 
 class _Named(Protocol):
@@ -72,6 +72,14 @@ def check_numbers(low: int | None = None, **given: Any) -> None:
             continue
         what = "a share above 0, at most 1" if low is None else f"a whole number, at least {low}"
         raise SettingsError(name, f"`{name}`: expected {what}, got {value!r}")
+
+
+def import_extra(missing: str, *modules: str) -> list[Any]:
+    """Return modules of an optional package; where it lacks, `missing` says what to do."""
+    try:
+        return [import_module(module) for module in modules]
+    except ImportError as error:
+        raise MissingExtraError(missing) from error
 
 
 # `"module:name"`, or the thing itself where who registers it has it at hand.

@@ -40,7 +40,6 @@ from tripletkit.errors import (
     DataWarning,
     FeatureFileError,
     ImageNameError,
-    MissingExtraError,
     SettingsError,
     TripletkitError,
     caution,
@@ -57,6 +56,7 @@ from tripletkit.features.given_features import (
 )
 from tripletkit.features.store import FeatureStore, file_stamp
 from tripletkit.progress import Progress, no_progress
+from tripletkit.registry import import_extra
 from tripletkit.results import Result
 
 # More threads than this hardly make one encoder faster; more encoders do.
@@ -130,7 +130,6 @@ class _BlockEncoder:
         return self.encoder.network_functions(self.folder / _OWN_FOLDER)
 
     def __call__(self, block: Images) -> _BlockResult:
-        """Encode a block and write it."""
         with FeatureStore(self.folder, in_memory=True) as store:
             found = self.encoder.load(block, store, tell=False, functions=self._functions)
             contents = block.contents(store).hashes
@@ -420,12 +419,8 @@ def _import_ray() -> ModuleType:
     os.environ.update(_ENVIRONMENT)
     # Else a Ray that is started here gives way to everything else on its machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError(
-            "Working on Ray needs the package ray, which is not installed. Install it with "
-            "`pip install 'tripletkit[ray]'`, or leave out `ray`: one process does the same."
-        ) from error
-    return ray
+    missing = (
+        "Working on Ray needs the package ray, which is not installed. Install it with "
+        "`pip install 'tripletkit[ray]'`, or leave out `ray`: one process does the same."
+    )
+    return import_extra(missing, "ray", "ray.data")[0]

@@ -27,6 +27,7 @@ from tripletkit.data.outputs import note_input, open_output
 from tripletkit.data.text_files import unguard_formula
 from tripletkit.errors import FeatureFileError, MissingExtraError
 from tripletkit.features.backbones import file_sha256
+from tripletkit.registry import import_extra
 
 # What the array of an `.npz` file is called, the first that is there.
 _ARRAYS = ("features", "vectors", "embeddings")
@@ -341,7 +342,6 @@ def _stack(source: str, names: list[str], rows: Sequence[np.ndarray | None]) -> 
 
 
 def _stem(name: str) -> str:
-    """Return a name without its extension."""
     return name.removesuffix(PurePosixPath(name).suffix)
 
 
@@ -379,15 +379,12 @@ def _cast_features(values: np.ndarray, dtype: Any, names: Sequence[str], source:
 
 def import_pyarrow() -> tuple[ModuleType, ModuleType]:
     """Return pyarrow and its Parquet part, which are an extra."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError(
-            "Parquet files need pyarrow. Run: pip install 'tripletkit[parquet]', or take a name "
-            "that ends in .npz."
-        ) from error
-    return pyarrow, pyarrow.parquet
+    missing = (
+        "Parquet files need pyarrow. Run: pip install 'tripletkit[parquet]', or take a name that "
+        "ends in .npz."
+    )
+    pyarrow, parquet = import_extra(missing, "pyarrow", "pyarrow.parquet")
+    return pyarrow, parquet
 
 
 class DatasetPart(NamedTuple):

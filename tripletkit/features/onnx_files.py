@@ -29,12 +29,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.decoding import PIXELS_VERSION
 from tripletkit.data.outputs import note_input
-from tripletkit.errors import (
-    BackboneError,
-    MissingExtraError,
-    NetworkFileError,
-    WeightsError,
-)
+from tripletkit.errors import BackboneError, NetworkFileError, WeightsError
 from tripletkit.features.backbones import (
     FROM_FILE,
     Backbone,
@@ -45,6 +40,7 @@ from tripletkit.features.backbones import (
 from tripletkit.features.image_processor import CONFIG_FILES, ImageProcessor, open_processor
 from tripletkit.features.onnx_engine import open_session, prepare_pixels, run_network
 from tripletkit.features.store import file_stamp
+from tripletkit.registry import import_extra
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -564,7 +560,6 @@ class _HubFile(NamedTuple):
 
 
 def _match_hub_name(name: str) -> re.Match[str]:
-    """Return the parts of a name."""
     if (found := _HUB_NAME.fullmatch(name)) is None:
         raise BackboneError(
             f"{name}: expected hf:OWNER/NAME, with @REVISION and /FILE.onnx behind it where they "
@@ -686,15 +681,11 @@ def _check_hashes(found: _HubFile) -> None:
 
 def _import_hub() -> ModuleType:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-        from huggingface_hub.utils import disable_progress_bars
-    except ImportError as error:
-        raise MissingExtraError(
-            "Encoders from the hub need huggingface_hub, which is not installed. Run: "
-            "pip install 'tripletkit[hub]', or give an ONNX file."
-        ) from error
-    disable_progress_bars()
-    module: Any = huggingface_hub
-    return module
+    missing = (
+        "Encoders from the hub need huggingface_hub, which is not installed. Run: pip install "
+        "'tripletkit[hub]', or give an ONNX file."
+    )
+    modules = ("huggingface_hub", "huggingface_hub.errors", "huggingface_hub.utils")
+    hub, _, utils = import_extra(missing, *modules)
+    utils.disable_progress_bars()
+    return hub

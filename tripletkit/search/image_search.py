@@ -32,12 +32,13 @@ from tripletkit import defaults
 from tripletkit.data.array_files import read_array_file
 from tripletkit.data.images import Images
 from tripletkit.data.outputs import Destination, OutputFile, OutputForm, open_output
-from tripletkit.errors import FeatureFileError, ImageReadError, MissingExtraError
+from tripletkit.errors import FeatureFileError, ImageReadError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.progress import Progress
+from tripletkit.registry import import_extra
 from tripletkit.results import Result, Section, Table
 
 # Queries and candidates that are compared at a time: 16 MB of numbers.
@@ -380,15 +381,11 @@ def _count_codes(n_dims: int) -> int:
 
 def import_faiss() -> Any:
     """Return Faiss, which is an extra."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError(
-            "an approximate index needs the package faiss-cpu, which is not installed. "
-            "Install it with `pip install 'tripletkit[search]'`, or leave out `index`: exact "
-            "search needs nothing."
-        ) from error
-    return faiss
+    missing = (
+        "an approximate index needs the package faiss-cpu, which is not installed. Install it with "
+        "`pip install 'tripletkit[search]'`, or leave out `index`: exact search needs nothing."
+    )
+    return import_extra(missing, "faiss")[0]
 
 
 def _short(value: object) -> str:
