@@ -141,13 +141,14 @@ class Study:
                 _measure_nearness(self.features, committee, rows) for rows in (known, candidates)
             ]
             chance = _expect_answers(measures[0], np.array(self.told), measures[1])
-        self._chosen = _choose_questions(
+        chosen, *_ = _choose_questions(
             committee,
             candidates,
             defaults.CHOSEN_BATCH,
             "margin",
             chance,
-        ).rows.tolist()
+        )
+        self._chosen = chosen.tolist()
 
 
 def run(study: Study, minutes: list[float], measure) -> dict[float, dict[str, float]]:

@@ -119,9 +119,9 @@ def test_who_can_tell_is_learned_and_saves_time(monkeypatch):
     measures = choosing._measure_nearness(features, committee, rows)
     chance = choosing._expect_answers(measures[:300], told, measures)
     assert chance[300:][can_tell(of, rows[300:])].mean() > chance[300:].mean() + 0.05
-    plain = choosing._choose_questions(committee, rows, 100, "margin")
-    timed = choosing._choose_questions(committee, rows, 100, "margin", chance)
-    assert can_tell(of, timed.rows).mean() > 1.5 * can_tell(of, plain.rows).mean()
+    plain, *_ = choosing._choose_questions(committee, rows, 100, "margin")
+    timed, *_ = choosing._choose_questions(committee, rows, 100, "margin", chance)
+    assert can_tell(of, timed).mean() > 1.5 * can_tell(of, plain).mean()
     # With too few answers of a kind all questions are alike.
     few = choosing._expect_answers(np.zeros((9, 4)), np.arange(9) < 5, np.zeros((2, 4)))
     assert few == 5 / 9
@@ -149,27 +149,27 @@ def test_margin_takes_the_closest_calls_and_no_image_too_often(monkeypatch):
     # Image 0 is the anchor; 1 and 2 are equally far, 1 and 3 nearly so.
     committee = choosing._Committee([line(0, 1, -1, 1.1, 5)], "l2", 1.0)
     candidates = np.array([[0, 1, 4], [0, 1, 3], [0, 1, 2], [0, 3, 4]])
-    spread = choosing._choose_questions(committee, candidates, 4, "margin")
-    assert spread.rows.tolist() == [[0, 1, 2], [0, 1, 3]]
+    spread, *_ = choosing._choose_questions(committee, candidates, 4, "margin")
+    assert spread.tolist() == [[0, 1, 2], [0, 1, 3]]
     monkeypatch.setattr(defaults, "MAX_PER_IMAGE", 9)
-    choice = choosing._choose_questions(committee, candidates, 4, "margin")
-    assert choice.rows.tolist() == [[0, 1, 2], [0, 1, 3], [0, 3, 4], [0, 1, 4]]
+    chosen, scores, expected = choosing._choose_questions(committee, candidates, 4, "margin")
+    assert chosen.tolist() == [[0, 1, 2], [0, 1, 3], [0, 3, 4], [0, 1, 4]]
     # Nothing is known of a close call: ln 2 nats, in 2.3 s.
-    assert choice.scores[0] == pytest.approx(np.log(2) / 2.3)
-    assert choice.expected[0] == pytest.approx(0.5)
+    assert scores[0] == pytest.approx(np.log(2) / 2.3)
+    assert expected[0] == pytest.approx(0.5)
 
 
 def test_disagreement_passes_over_what_all_members_find_close():
     # All find 1 and 2 equally far; about 3 and 4 each is sure, and they contradict each other.
     committee = choosing._Committee([line(0, 1, -1, 1, 3), line(0, 1, -1, 3, 1)], "l2", 0.5)
     candidates = np.array([[0, 1, 2], [0, 3, 4]])
-    choice = choosing._choose_questions(committee, candidates, 1, "disagreement")
-    assert choice.rows.tolist() == [[0, 3, 4]]
+    chosen, scores, _ = choosing._choose_questions(committee, candidates, 1, "disagreement")
+    assert chosen.tolist() == [[0, 3, 4]]
     chances = expit(np.array([2.0, -2.0]) / 0.5)
     entropy = -(chances * np.log(chances) + (1 - chances) * np.log(1 - chances)).mean()
-    assert choice.scores[0] == pytest.approx((np.log(2) - entropy) / 2.3)
-    margin = choosing._choose_questions(committee, candidates, 1, "margin")
-    assert margin.rows.tolist() == [[0, 1, 2]]
+    assert scores[0] == pytest.approx((np.log(2) - entropy) / 2.3)
+    margin, *_ = choosing._choose_questions(committee, candidates, 1, "margin")
+    assert margin.tolist() == [[0, 1, 2]]
 
 
 def test_temperature_is_found_again():

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.special import entr, expit
@@ -104,14 +104,6 @@ class _Committee:
     temperature: float
 
 
-class _Choice(NamedTuple):
-    """Questions, the most wanted first; their worth in nats a second, and the chance of `first`."""
-
-    rows: np.ndarray
-    scores: np.ndarray
-    expected: np.ndarray
-
-
 def suggest_questions(
     members: Sequence[np.ndarray],
     distance: str,
@@ -126,7 +118,7 @@ def suggest_questions(
         return _draw_evenly(n_images, n_questions, known, rng)
     candidates = _draw_candidates(np.arange(n_images), defaults.CHOICE_CANDIDATES, rng, known)
     committee = _Committee(members, distance, defaults.MARGIN / 2)
-    return _choose_questions(committee, candidates, n_questions, way).rows
+    return _choose_questions(committee, candidates, n_questions, way)[0]
 
 
 def _draw_evenly(
@@ -245,8 +237,9 @@ def _choose_questions(
     n_questions: int,
     way: str,
     answerable: np.ndarray | float = 1.0,
-) -> _Choice:
-    """Choose the questions that a committee learns most from in the time that they take.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Choose the questions that a committee learns most from in the time that they take: the most
+    wanted first, their worth in nats a second, and the chance of `first`.
 
     That is where the heads together are least sure (`margin`), or contradict each other, each
     being sure (`disagreement`: equation 2 of Houlsby and others, arXiv:1112.5745, 2011); times the
@@ -262,7 +255,7 @@ def _choose_questions(
     scores = learned * answerable / seconds
     order = np.argsort(-scores, kind="stable")
     picked = order[_pick_spread(candidates[order], n_questions)]
-    return _Choice(candidates[picked], scores[picked], expected[:, picked].mean(axis=0))
+    return candidates[picked], scores[picked], expected[:, picked].mean(axis=0)
 
 
 def _entropy(chance: np.ndarray) -> np.ndarray:
@@ -399,9 +392,11 @@ def _choose_next(task: _Task, features: np.ndarray, n_answers: int) -> dict[str,
     measures = [_measure_nearness(features, committee, each) for each in (told, candidates)]
     answerable = _expect_answers(measures[0], was_answered, measures[1])
     n_batch = defaults.CHOSEN_BATCH
-    choice = _choose_questions(committee, candidates, n_batch, task.way, answerable)
-    images = task.image_numbers[choice.rows].tolist()
-    chosen = zip(images, choice.scores.tolist(), choice.expected.tolist(), strict=True)
+    asked, scores, expected = _choose_questions(
+        committee, candidates, n_batch, task.way, answerable
+    )
+    images = task.image_numbers[asked].tolist()
+    chosen = zip(images, scores.tolist(), expected.tolist(), strict=True)
     questions = [
         {"images": images, "how": task.way, "score": score, "expected": expected}
         for images, score, expected in chosen
