@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 logger = logging.getLogger("tripletkit")
@@ -32,8 +32,7 @@ def no_stages(_name: str) -> Progress:
     return no_progress
 
 
-@contextmanager
-def open_stages(given: bool | Stages | None) -> Iterator[Stages]:
+def open_stages(given: bool | Stages | None) -> AbstractContextManager[Stages]:
     """Give what stages are told to, and take its bars away at the end.
 
     Args:
@@ -41,18 +40,16 @@ def open_stages(given: bool | Stages | None) -> Iterator[Stages]:
             functions, shows bars in a notebook alone.
     """
     if callable(given):
-        yield given
-    elif given or (given is None and _is_in_notebook()):
-        with warnings.catch_warnings():
-            # That a notebook without ipywidgets has bars of text is no news to its user.
-            warnings.simplefilter("ignore")
-            from tqdm.auto import tqdm
+        return nullcontext(given)
+    if not given and (given is not None or not _is_in_notebook()):
+        return nullcontext(no_stages)
+    with warnings.catch_warnings():
+        # That a notebook without ipywidgets has bars of text is no news to its user.
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
 
-        # Each drawing of a bar of text is a line of a saved notebook.
-        with draw_bars(tqdm, delay=_BAR_DELAY_S, mininterval=_BAR_DELAY_S) as stages:
-            yield stages
-    else:
-        yield no_stages
+    # Each drawing of a bar of text is a line of a saved notebook.
+    return draw_bars(tqdm, delay=_BAR_DELAY_S, mininterval=_BAR_DELAY_S)
 
 
 @contextmanager

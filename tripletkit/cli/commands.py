@@ -18,7 +18,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -281,20 +281,15 @@ def _drop_stdout() -> None:
         os.close(nowhere)
 
 
-@contextmanager
-def _stage_bars() -> Iterator[Stages]:
+def _stage_bars() -> AbstractContextManager[Stages]:
     """Give a callable that draws a bar for each stage of a command; off a terminal, lines."""
     if told("quiet"):
-        yield no_stages
-        return
+        return nullcontext(no_stages)
     if not sys.stderr.isatty():
-        with log_stages() as stages:
-            yield stages
-        return
+        return log_stages()
     from tqdm import tqdm
 
-    with draw_bars(tqdm, file=sys.stderr) as stages:
-        yield stages
+    return draw_bars(tqdm, file=sys.stderr)
 
 
 # Commands.

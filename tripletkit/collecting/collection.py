@@ -6,7 +6,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -74,7 +74,7 @@ OFFLINE_FORM = OutputForm("a page of judgements that tripletkit wrote", mark="tr
 _STATIC = Path(__file__).parent / "static"
 
 
-class JudgementCollection:
+class JudgementCollection(AbstractContextManager["JudgementCollection"]):
     """A collection of judgements that is open: its pages are served, or written to a file.
 
     Made by `collect`; closed by `close`, or by leaving a `with` block.
@@ -219,9 +219,6 @@ class JudgementCollection:
 
     def __len__(self) -> int:
         return self._collected.n_answers()
-
-    def __enter__(self) -> JudgementCollection:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -78,10 +78,9 @@ def bound_port(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-@contextmanager
 def bound_server(
     app: Flask, listener: socket.socket, *, max_body_bytes: int = 4 * MAX_BODY_BYTES
-) -> Iterator[Any]:
+) -> contextlib.closing[Any]:
     """Give a waitress server; call its `run()` to serve."""
     from waitress.server import create_server
 
@@ -103,10 +102,7 @@ def bound_server(
         max_request_header_size=16_384,
         ident=None,
     )
-    try:
-        yield server
-    finally:
-        server.close()
+    return contextlib.closing(server)
 
 
 def _allow_open_files(n: int) -> None:

@@ -15,7 +15,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +88,7 @@ class FeatureSpace:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-class FeatureStore:
+class FeatureStore(AbstractContextManager["FeatureStore"]):
     """Features on disk, shared by every model and by processes side by side.
 
     Use it as a context manager. Every write is one transaction: whole or not at all. What is
@@ -124,9 +124,6 @@ class FeatureStore:
                 self._database = _connect(":memory:", self.path)
                 self._can_write = False
                 self._warn_of_no_right()
-
-    def __enter__(self) -> FeatureStore:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._database.close()
@@ -378,7 +375,6 @@ def file_stamp(stat: os.stat_result) -> tuple[int, int]:
 
 
 def _connect(place: Path | str, path: Path) -> sqlite3.Connection:
-    """Return a database with our tables."""
     database = sqlite3.connect(place, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
     try:
         database.execute("PRAGMA synchronous = NORMAL")
