@@ -524,12 +524,8 @@ class NearestImages(Result):
         columns = ["query", "rank", "name", "distance"]
         if any("label" in answer for answer in self.queries):
             columns += ["label", "same_label"]
-        rows = [
-            {"query": answer["query"], **neighbor}
-            for answer in self.queries
-            for neighbor in answer["neighbors"]
-        ]
-        return pd.DataFrame(rows, columns=columns)
+        table = pd.json_normalize(self.queries, "neighbors", "query")
+        return table.reindex(columns=columns)
 
     def _summary(self) -> str:
         n = sum(len(answer["neighbors"]) for answer in self.queries)
