@@ -16,7 +16,7 @@ import tripletkit as tk
 from tripletkit import TripletkitError
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.evaluation import classification
-from tripletkit.evaluation.classification import Confusion, classify_embeddings
+from tripletkit.evaluation.classification import Confusion, classify_embeddings, count_confusions
 from tripletkit.evaluation.intervals import wilson_interval
 
 
@@ -144,7 +144,7 @@ def test_variances_equal_a_loop_and_add_up():
 
 def test_confusions_count_the_true_label_in_the_row(tmp_path):
     truth, said = np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1])
-    confusion = Confusion.of(["cat", "dog, big", "寿司"], truth, said)
+    confusion = Confusion(["cat", "dog, big", "寿司"], count_confusions(truth, said, 3))
     assert confusion.counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
     assert confusion.accuracy == 0.5
     assert confusion.worst() == ("cat", "寿司", 1)

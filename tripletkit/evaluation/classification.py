@@ -26,7 +26,7 @@ from tripletkit.evaluation.intervals import (
     wilson_interval,
 )
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.progress import Progress
+from tripletkit.progress import Progress, no_progress
 from tripletkit.results import Result, Section, Table, plain_values
 
 # Bins of a distribution: a cosine distance is counted to 3e-5, and the counts stay in the
@@ -158,7 +158,7 @@ class DistanceDistribution:
     negatives: np.ndarray
 
     @classmethod
-    def of(cls, images: ClassDistances, progress: Progress | None = None) -> DistanceDistribution:
+    def of(cls, images: ClassDistances, progress: Progress = no_progress) -> DistanceDistribution:
         """Count the distances of all pairs in one pass over half of them."""
         # A place past the last bin is for what is no pair, or was counted already.
         everything = np.zeros(_N_BINS + 1, dtype=np.int64)
@@ -176,8 +176,7 @@ class DistanceDistribution:
                 rows = slice(part.start - block.start, part.stop - block.start)
                 columns = slice(rows.start, whole.stop - block.start)
                 positives += _count(bins[rows, columns])
-            if progress is not None:
-                progress(block.stop, len(images))
+            progress(block.stop, len(images))
         edges = np.linspace(0, limit, _N_BINS + 1)
         return cls(edges, positives[:-1], (everything - positives)[:-1])
 
@@ -270,11 +269,6 @@ class Confusion:
 
     labels: list[str]
     counts: np.ndarray
-
-    @classmethod
-    def of(cls, labels: list[str], truth: np.ndarray, predicted: np.ndarray) -> Confusion:
-        """Count labels, given as indices of `labels`, and what was said instead."""
-        return cls(labels, _count_confusions(truth, predicted, len(labels)))
 
     @property
     def accuracy(self) -> float:
@@ -470,7 +464,7 @@ def classify_embeddings(
     images the lower row comes first. For the cosine, class centers are means of embeddings of
     length 1, and so are variances. Labels are integers from 0.
     """
-    classes = np.unique(reference_labels)
+    classes, of_class, sizes = np.unique(reference_labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:
         raise LabelFileError(
             "expected labelled images of at least two classes that are not held out, got "
@@ -486,7 +480,6 @@ def classify_embeddings(
     distances = PairwiseDistances(np.concatenate([reference_embeddings, queries]), distance)
     reference, queries = np.split(distances.vectors, [len(reference_labels)])
     # `sklearn.neighbors.NearestCentroid` knows neither the cosine nor means under L1.
-    _, of_class, sizes = np.unique(reference_labels, return_inverse=True, return_counts=True)
     centers = _class_means(reference, of_class, sizes).astype(np.float32)
     if distance == "cosine":
         lengths = np.sqrt(_squares(centers))
@@ -510,7 +503,7 @@ def classify_embeddings(
         commonest_class=float((truth == np.bincount(reference_labels).argmax()).mean()),
         variance=_ClassVariances.of(queries, truth),
     )
-    return scores, _count_confusions(truth, predicted, n_labels)
+    return scores, count_confusions(truth, predicted, n_labels)
 
 
 def vote(labels: np.ndarray, is_there: np.ndarray | None = None) -> np.ndarray:
@@ -538,7 +531,7 @@ def _average_precision(own: np.ndarray, ascending: np.ndarray) -> float:
     return float((n_own_within / n_within).mean())
 
 
-def _count_confusions(labels: np.ndarray, predicted: np.ndarray, n_labels: int) -> np.ndarray:
+def count_confusions(labels: np.ndarray, predicted: np.ndarray, n_labels: int) -> np.ndarray:
     """Return `(n_labels, n_labels)` int64: how often a label (row) was taken for another."""
     # As `sklearn.metrics.confusion_matrix` does, which takes a second to import.
     counts = np.zeros((n_labels, n_labels), np.int64)

@@ -346,9 +346,8 @@ class LearningCurve(Result):
         gains = np.array([step * np.polyfit(-1 / np.sqrt(n), each, 1)[0] for n, each in of_draws])
         mean_n, mean_accuracy = n_triplets.mean(axis=0), accuracies.mean(axis=0)
         slope, limit = np.polyfit(-1 / np.sqrt(mean_n), mean_accuracy, 1)
-        interval, fewer, short_of = _student_interval(gains), None, "judgements"
-        if with_fewer_images is not None:
-            fewer = with_fewer_images
+        interval, fewer, short_of = _student_interval(gains), with_fewer_images, "judgements"
+        if fewer is not None:
             # As many judgements over fewer images do worse: so it is images that are learned from.
             loss = _student_interval(accuracies[:, 0] - fewer)
             is_worse = mean_accuracy[0] - fewer.mean() > _LOSS

@@ -19,7 +19,7 @@ from tripletkit.data.questions import hash_questions
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.baselines import Baseline, run_baselines
-from tripletkit.evaluation.classification import Confusion, vote
+from tripletkit.evaluation.classification import Confusion, count_confusions, vote
 from tripletkit.evaluation.distances import triplet_distances
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.scoring import Score
@@ -213,7 +213,7 @@ class ModelView:
         itself = list(np.arange(len(images))[:, None])
         near = find_neighbors(embeddings, embeddings, k, self.model.distance, itself).rows
         said = vote(numbers[near], near != NOBODY)
-        return Confusion.of(list(names), numbers, said)
+        return Confusion(list(names), count_confusions(numbers, said, len(names)))
 
 
 def open_views(
