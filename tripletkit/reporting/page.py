@@ -57,16 +57,6 @@ REPORT_FORM = OutputForm(
 )
 
 
-class QueryZone(NamedTuple):
-    """Where an image can be dropped on a page that is served.
-
-    `form_token` is what the page sends back to show that it is this server's.
-    """
-
-    form_token: str
-    max_bytes: int
-
-
 def write_report(
     destination: Destination, models: Sequence[ModelView], projection: str = "pca"
 ) -> int:
@@ -78,9 +68,13 @@ def write_report(
 
 
 def make_page(
-    models: Sequence[ModelView], projection: str = "pca", query: QueryZone | None = None
+    models: Sequence[ModelView], projection: str = "pca", query: dict[str, Any] | None = None
 ) -> tuple[str, str]:
-    """Return the report, and the content security policy that says what it may do."""
+    """Return the report, and the content security policy that says what it may do.
+
+    `query` is for a page that is served, on which an image can be dropped: `form_token`, which the
+    page sends back to show that it is this server's, and `max_bytes`.
+    """
     environment = open_templates("tripletkit.reporting", ".")
     environment.filters["count"] = lambda n: f"{n:,}"
     environment.filters["percent"] = lambda share: f"{share:.1%}"
@@ -88,7 +82,9 @@ def make_page(
     script = environment.loader.get_source(environment, _SCRIPT)[0]
     view, records = models[0], [model.model.record for model in models]
     parts, sections = _PageParts(models), _draw_sections(models)
-    policy = _make_policy(script, is_served=query is not None)
+    # Of all scripts, the page's own alone runs.
+    policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
+    policy += f"script-src '{hash_source(script)}'" + ("; connect-src 'self'" if query else "")
     page = {
         "version": __version__,
         "policy": policy,
@@ -121,13 +117,6 @@ def make_page(
     rows = data_uri(_pack_rows(models), "application/gzip")
     page["csv"] = rows if len(rows) <= room else None
     return environment.get_template(_TEMPLATE).render(page), policy
-
-
-def _make_policy(script: str, *, is_served: bool) -> str:
-    """Return the content security policy of a page: of all scripts, its own alone runs."""
-    policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
-    policy += f"script-src '{hash_source(script)}'"
-    return policy + ("; connect-src 'self'" if is_served else "")
 
 
 def _compare(models: Sequence[ModelView]) -> Sequence[Any]:

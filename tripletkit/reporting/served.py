@@ -27,7 +27,7 @@ from tripletkit.errors import ImageReadError, SettingsError
 from tripletkit.features.store import FeatureStore
 from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.model_view import ModelView
-from tripletkit.reporting.page import QueryZone, make_page
+from tripletkit.reporting.page import make_page
 from tripletkit.search.image_search import find_neighbors, find_same
 
 _HOST = "127.0.0.1"
@@ -55,11 +55,10 @@ def report_server(
 def _make_app(
     models: Sequence[ModelView], token: str, projection: str = "pca", cache: Path | None = None
 ) -> Flask:
-    """Return the web application of a report."""
     search = _QuerySearch(models, cache)
     key = secrets.token_bytes(32)
-    zone = QueryZone(form_token(key, token), _MAX_IMAGE_BYTES)
-    page, policy = make_page(models, projection, zone)
+    query = {"form_token": form_token(key, token), "max_bytes": _MAX_IMAGE_BYTES}
+    page, policy = make_page(models, projection, query)
     app = Flask("tripletkit.reporting", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_IMAGE_BYTES
     # A name that another site made point at this computer is not answered.
