@@ -52,7 +52,6 @@ class _Share:
 
     @property
     def percent(self) -> str:
-        """The share with its interval."""
         if self.interval is None:
             return "-"
         low, high = self.interval.to_list()

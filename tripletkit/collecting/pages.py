@@ -486,7 +486,6 @@ def _read_parameters() -> dict[str, str]:
 
 
 def _sent() -> Any:
-    """Return what the page sent as JSON."""
     try:
         return request.get_json()
     except RecursionError:

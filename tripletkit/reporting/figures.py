@@ -156,7 +156,6 @@ def _make_axes(
 
 
 def _text_style(theme: _Theme, size: float) -> dict[str, Any]:
-    """Return size, colour and fonts of a text of a figure."""
     return {"fontsize": size, "fontfamily": _installed_families(), "color": theme.text}
 
 
@@ -169,14 +168,12 @@ def _plain_text(text: str) -> str:
 
 
 def _label_axes(axes: Axes, theme: _Theme, title: str, x: str, y: str) -> None:
-    """Name axes and what they show."""
     axes.set_title(_plain_text(title), loc="left", **_text_style(theme, 11))
     axes.set_xlabel(x, **_text_style(theme, 9.5))
     axes.set_ylabel(y, **_text_style(theme, 9.5))
 
 
 def _add_legend(axes: Axes, theme: _Theme, **options: Any) -> None:
-    """Add a legend in the style of all figures."""
     fonts = {"size": 9, "family": _installed_families()}
     axes.legend(frameon=False, labelcolor=theme.text, prop=fonts, **options)
 
@@ -530,7 +527,9 @@ def draw_map(
         style: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 0}
         x, y = places[(names == label) & is_dot].T
         axes.scatter(x, y, s=30, zorder=3, **style)
-        axes.scatter([], [], s=40, label=_legend_label(label), **style)
+        # A label with `_` in front would be left out of the legend.
+        shown = _plain_text(f" {label}" if label.startswith("_") else label)
+        axes.scatter([], [], s=40, label=shown, **style)
         for index in np.intersect1d(imaged, np.flatnonzero(names == label)):
             _add_thumbnail(axes, places[index], paths[index], colour, theme)
     if labels is not None and len(distinct) <= _MOST_IN_LEGEND:
@@ -538,11 +537,6 @@ def draw_map(
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=[], yticks=[])
     _label_axes(axes, theme, f"{len(places):,} images by their embeddings ({projection})", "", "")
     return figure
-
-
-def _legend_label(label: str) -> str:
-    """Return a label that stays in a legend, where one with `_` in front would be left out."""
-    return _plain_text(f" {label}" if label.startswith("_") else label)
 
 
 def _add_thumbnail(axes: Axes, place: np.ndarray, path: Path, colour: str, theme: _Theme) -> None:
