@@ -55,9 +55,6 @@ def frame(toy_competition) -> pd.DataFrame:
     return table.assign(rater=7)[["negative", "rater", "anchor", "positive"]]
 
 
-# What is public.
-
-
 @pytest.mark.integration
 def test_import_is_quick_and_loads_nothing():
     script = (
@@ -109,7 +106,7 @@ def test_public_functions_explain_what_they_take_and_give(name, function):
     assert doc, name
     parameters = [each for each in inspect.signature(function).parameters if each != "self"]
     kinds = ("Triplets.", "Judgements.", "Answers.", "Truth.", "Images.", "Embeddings.take")
-    short = name.startswith(kinds) and not name.endswith(("from_frame", "from_array"))
+    short = name.startswith(kinds) and not name.endswith("from_array")
     if short:
         return
     if parameters:
@@ -121,9 +118,6 @@ def test_public_functions_explain_what_they_take_and_give(name, function):
             assert re.search(rf"\b{parameter}\b", explained), f"{name}: {parameter}"
     if inspect.signature(function).return_annotation not in ("None", None):
         assert "Returns:" in doc or not parameters, name
-
-
-# Training.
 
 
 @pytest.mark.slow
@@ -261,9 +255,6 @@ def test_groups_of_images_are_held_out_together(toy_competition, tiny_backbone):
             tk.train(known, toy_competition.images, **given)
     with pytest.raises(tk.SettingsError, match="only `by=image`"):
         tk.split(known, "component", groups=groups)
-
-
-# Models.
 
 
 @pytest.mark.slow
@@ -463,9 +454,6 @@ def test_a_model_shows_what_it_is(model, toy_model):
     assert "<img" not in tk.pretrained("tiny")._repr_html_()
 
 
-# Triplets and scores, without any model.
-
-
 def test_answers_to_score_come_in_every_form(toy_competition, tmp_path):
     rng = np.random.default_rng(0)
     judgements = tk.read_judgements(toy_competition.test, truth=toy_competition.truth)
@@ -490,6 +478,10 @@ def test_answers_to_score_come_in_every_form(toy_competition, tmp_path):
     [
         (lambda: tk.score([1, 5]), "expected 1 and 0"),
         (lambda: tk.score([1, 0], [1]), "got 2"),
+        (lambda: tk.score([1, None], [1, 0]), "the answers: row 1: .*no decision"),
+        (lambda: tk.compare({"a": [1, 0], "b": [1, None]}, [1, 0]), "b: row 1"),
+        (lambda: tk.compare([[1, 0], [1, 1]], [1, 0]), "mapping of names to answers, got list"),
+        (lambda: tk.score([1, 0], pd.array([True, None], "boolean"), unique=True), "triplets"),
         (lambda: tk.compare({"a": [1, 0]}, [1, 0]), "two or more answers"),
         (lambda: tk.compare({"a": [1, 0], "b": [1]}, [1, 0]), "got 1"),
         (lambda: tk.score([1, 0], unique=True), "needs to know the triplets"),

@@ -41,7 +41,7 @@ def test_truth_turns_the_answers_round():
     train, val = make_triplets("a b c\nd e f"), make_triplets("a b c\nd f e")
     assert controls(train, val, [1, 0], ordinal=False)["pair memory"].accuracy == 1
     assert controls(train, val, ordinal=False)["pair memory"].accuracy == 0.5
-    with pytest.raises(TripletkitError, match=r"expected 2 labels, one for each row of val\.txt"):
+    with pytest.raises(TripletkitError, match=r"expected 2 truths, one for each triplet of val"):
         controls(train, val, [1])
 
 

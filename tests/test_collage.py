@@ -24,6 +24,9 @@ def test_every_image_is_drawn_in_its_place(toy_images):
     red, blue = where_is(image, "ff0000"), where_is(image, "0000ff")
     assert red[:, :third].any() and red[:, third:-third].any() and not red[:, -third:].any()
     assert blue[:, -third:].any() and not blue[:, :-third].any()
+    asked = pd.DataFrame([["red0.png", "blue0.png", "red1.png"]], columns=list("abc"))
+    answered = tk.collage(asked.assign(label="0"), toy_images, rows=False)
+    assert np.array_equal(answered, image)
 
 
 def test_right_and_wrong_neighbors_have_their_colour(toy_model, tiny_backbone, tmp_path):

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,28 +75,17 @@ def test_all_equal_embeddings_earn_what_their_ties_do(ties, truth, accuracy):
     assert found.accuracy == pytest.approx(accuracy)
 
 
-@pytest.mark.slow
-@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 2.0, np.nan]), st.integers(0, 1))))
-def test_the_same_answers_earn_the_same_as_csv_and_as_labels(rows):
-    margins = np.array([margin for margin, _ in rows])
-    truth = np.array([label for _, label in rows], dtype=int)
-    with_margins, labels = make_answers(margins > 0, margins), make_answers(margins > 0)
-    assert with_margins.credit(truth).tolist() == labels.credit(truth).tolist()
-
-
 @pytest.mark.parametrize("ties", ["error", "half"])
 def test_ties_are_judged_only_where_they_can_be_told(ties):
     with pytest.raises(TripletkitError, match=r"preds\.csv: expected margins.*`ties=answer`"):
         tk.score(make_answers([1, 0]), [1, 0], ties=ties)
     answers, truth = random_answers(200)
-    expected = []
-    for prediction, margin, label in zip(answers.predictions, answers.margins, truth, strict=True):
-        if margin != margin:
-            expected.append(0)
-        elif margin == 0:
-            expected.append(0.5 if ties == "half" else 0)
-        else:
-            expected.append(int(prediction == label))
+    expected = [
+        0 if np.isnan(margin) else (ties == "half") / 2 if margin == 0 else prediction == label
+        for prediction, margin, label in zip(
+            answers.predictions, answers.margins, truth, strict=True
+        )
+    ]
     assert answers.credit(truth, ties).tolist() == expected
 
 
@@ -158,9 +148,6 @@ def test_mirrored_rows_answered_the_same_are_counted():
     # The first two contradict, the tie says nothing.
     score = tk.score(of_margins([1, 1, 1, -1, 0, 0, 1], rows), [1] * 7)
     assert (score.n_mirrored, score.n_mirrored_broken) == (2, 1)
-
-
-# --- votes ---
 
 
 def make_votes(pairs):
@@ -236,8 +223,6 @@ def test_the_majority_stands_in_for_the_truth_where_there_is_one():
     with pytest.raises(TripletkitError, match=r"the votes: expected a majority on at least one"):
         tk.score(answers, votes=make_votes([(2, 2), (1, 1), (3, 3)]))
 
-
-# --- what files and the command line give ---
 
 PREDICTIONS = """a,b,c,prediction,margin
 x.jpg,y.jpg,z.jpg,1,0.5
@@ -335,7 +320,19 @@ def test_votes_are_columns_of_the_triplets_or_bring_them(tripletkit):
         tk.score("preds.csv", votes="judged.csv")
 
 
-# --- without a truth ---
+def test_the_truth_is_what_is_given_else_what_the_triplets_say():
+    asked, said = pd.DataFrame(NAMED, columns=list("abc")), [1, 0, 1, 0, 0]
+    answered, voted = asked.assign(label=said), pd.read_csv("judged.csv")
+    for triplets, expected in ((answered, 4 / 5), (voted, 3 / 4), (asked, 3 / 5)):
+        found = tk.compare({"x": "answers.txt", "y": [1] * 5}, triplets=triplets).ranking
+        assert {each.name: each.accuracy for each in found}["x"] == expected
+        assert tk.score("answers.txt", triplets=triplets).accuracy == expected
+        assert tk.score("answers.txt", [1, 0, 1, 1, 0], triplets=triplets).accuracy == 1
+    one, other = (tk.score("answers.txt", votes=each).to_dict() for each in (voted, "judged.csv"))
+    assert one == other
+    for triplets in (answered, voted):
+        decided = tk.read_judgements(triplets).decided()
+        assert tk.controls(triplets, triplets) == tk.controls(decided, decided)
 
 
 def check(predictions, triplets: Triplets, margins=None, **others):

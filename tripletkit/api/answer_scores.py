@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import IOBase
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, is_path
 from tripletkit.data.images import hash_files, open_usable_images
-from tripletkit.data.judgement_tables import labels_of_array
+from tripletkit.data.judgement_tables import UNDECIDED, labels_of_array
 from tripletkit.data.judgements import (
     Judgements,
     TruthLike,
@@ -40,6 +40,7 @@ from tripletkit.evaluation.comparison import Comparison
 from tripletkit.evaluation.scoring import AnswerChecks, Score, score_votes
 
 logger = logging.getLogger("tripletkit")
+_ALL_FIRST = "taking every first image for the nearer one (truth all 1)"
 
 
 @as_one_run
@@ -59,8 +60,9 @@ def score(
     Args:
         answers: `Answers`, an answer file, or 1 and 0 for each triplet.
         truth: a truth file, 1 and 0 for each triplet, or a database of collected judgements, of
-            which the questions drawn by chance are scored. Defaults to what most people said
-            where there are votes, else to all 1, as in judgements `anchor positive negative`.
+            which the questions drawn by chance are scored. Defaults to the answers that stand in
+            `triplets`, else to what most people said where there are votes, else to all 1, as in
+            judgements `anchor positive negative`.
         triplets: the questions, where the answers do not hold them; without them there is no
             interval that accounts for shared images.
         votes: how many people said what of each question; see `train`.
@@ -84,7 +86,8 @@ def score(
     if images is not None and model is None:
         raise SettingsError("images", "`images` needs a `model`, which may know these images.")
     answers = _take_answers(answers)
-    asked, counted = _open_questions(answers, triplets, votes)
+    given = _open_questions(triplets, votes)
+    asked, counted = given.triplets, given.votes
     if unique and counted is not None:
         raise SettingsError(
             "unique", "`unique` excludes votes: a row that repeats another has its own."
@@ -99,36 +102,24 @@ def score(
             "Add `triplets=FILE`.",
         )
     by_votes = labels = of_truth = weights = None
-    of_votes = str(votes if is_path(votes) else triplets if is_path(triplets) else "the votes")
     if (collected := open_collected(truth)) is not None:
         of_truth = collected.source
         if counted is not None:
             raise SettingsError("votes", f"{of_truth} holds votes itself: it excludes other votes.")
         answers, labels, counted, weights = _take_random_share(answers, collected)
     elif counted is not None:
-        answers._check_length(len(counted), of_votes)
+        answers._check_length(len(counted), given.of_votes)
     if counted is not None:
         by_votes = score_votes(answers, counted, ties=ties, weights=weights)
-    if labels is None and truth is not None:
-        read = open_truth(truth)[0]
-        answers._check_truth(read)
-        answers = replace(answers, triplets=_join_trials(answers.triplets, read.triplets))
-        labels, of_truth = read.labels, read.source
-    elif labels is None and counted is not None:
-        caution("no truth file: taking what most people said for the truth", DataWarning)
-        if counted.is_tie.all():
-            raise AnswerFileError(
-                f"{of_votes}: expected a majority on at least one question, every one is tied. "
-                "Only a truth file can tell."
-            )
-        labels = counted.majority
-    elif labels is None:
-        if asked is not None:
-            asked.check_answered()
-        caution(
-            "no truth file: taking every first image for the nearer one (truth all 1)", DataWarning
-        )
-        labels = np.ones(len(answers), dtype=np.int8)
+    if labels is None:
+        read, taken = given.decide_truth(truth, len(answers))
+        if taken:
+            caution(f"no truth file: {taken}", DataWarning)
+        else:
+            answers._check_truth(read)
+            answers = replace(answers, triplets=_join_trials(answers.triplets, read.triplets))
+            of_truth = read.source
+        labels = read.labels
     if model is not None and answers.triplets is not None:
         _warn_of_learned(model, answers.triplets, as_path(images))
     found = Score.of(answers, labels, ties=ties, unique=unique, weights=weights)
@@ -165,6 +156,9 @@ def compare(
         >>> compare(right, [1, 1, 1, 1, 1]).pairs[0].difference
         0.4
     """
+    if not isinstance(answers, Mapping):
+        got = type(answers).__name__
+        raise SettingsError("answers", f"expected a mapping of names to answers, got {got}")
     if len(answers) < 2:
         raise SettingsError(
             "answers", f"expected two or more answers and then their truth, got {len(answers)}"
@@ -172,14 +166,14 @@ def compare(
     form = OutputForm("a file of rows that differ, with the heading row,...", headings=("row,",))
     output = Outputs(overwrite=overwrite).optional_file(as_path(rows), form)
     entries = [replace(_take_answers(each, name), source=name) for name, each in answers.items()]
-    if truth is None:
-        truth = np.ones(len(entries[0]), dtype=np.int8)
-    read = open_truth(truth)[0]
+    given = _open_questions(triplets, None)
+    read, taken = given.decide_truth(truth, len(entries[0]))
+    if taken:
+        caution(f"no truth file: {taken}", DataWarning)
     for entry in entries:
         entry._check_truth(read)
-    if triplets is not None:
-        asked: Triplets | None = read_judgements(triplets).triplets
-    else:
+    asked = given.triplets
+    if asked is None:
         asked = next((entry.triplets for entry in entries if entry.triplets), read.triplets)
     if asked is not None:
         for entry in entries:
@@ -226,12 +220,11 @@ def controls(
         >>> controls(frame, frame)[0].accuracy  # each pair was met before
         1.0
     """
-    known = read_judgements(train).decided().triplets
-    asked = read_judgements(val).triplets
-    labels = None if truth is None else open_truth(truth)[0].labels
-    if labels is None:
-        logger.info("No truth file: taking every first image for the nearer one (truth all 1).")
-    return ShortcutBaselines(run_baselines(known, asked, labels, ordinal=ordinal, seed=seed))
+    known, judged = read_judgements(train).decided().triplets, read_judgements(val, truth=truth)
+    if judged.truth is None and judged.votes is None:
+        logger.info("No truth file: %s.", _ALL_FIRST)
+    asked = (judged.decided() if judged.truth is None else judged.turned()).triplets
+    return ShortcutBaselines(run_baselines(known, asked, ordinal=ordinal, seed=seed))
 
 
 @as_one_run
@@ -268,7 +261,10 @@ def _take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
         return read_answers(value)
     if isinstance(value, IOBase):
         return read_answers(cast(BinaryIO, value))
-    return Answers(labels_of_array(value, source), None, None, source)
+    labels = labels_of_array(value, source)
+    for row in np.flatnonzero(labels == UNDECIDED):
+        raise AnswerFileError(f"{source}: row {row}: expected 0 or 1, got no decision")
+    return Answers(labels, None, None, source)
 
 
 def _join_trials(asked: Triplets | None, of_truth: Triplets | None) -> Triplets | None:
@@ -356,20 +352,41 @@ def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> N
         )
 
 
-def _open_questions(
-    answers: Answers,
-    triplets: TripletsLike | None,
-    votes: VotesLike | None,
-) -> tuple[Triplets | None, Votes | None]:
-    """Return the questions, where something holds them, and the votes on them."""
-    if triplets is None and votes is not None and not is_path(votes) and answers.triplets:
-        triplets = answers.triplets
+class _Questions(NamedTuple):
+    """What was given of the questions: names, votes on them, and answers that stand beside them."""
+
+    triplets: Triplets | None = None
+    votes: Votes | None = None
+    of_votes: str = "the votes"
+    answered: Truth | None = None
+
+    def decide_truth(self, given: TruthLike | None, n_rows: int) -> tuple[Truth, str]:
+        """Return the truth: the one given, else what the questions' answers say, else their votes;
+        and what was taken for the truth where nothing says it outright."""
+        if given is not None:
+            return open_truth(given)[0], ""
+        if self.answered is not None:
+            return self.answered, ""
+        if self.votes is not None:
+            if self.votes.is_tie.all():
+                raise AnswerFileError(
+                    f"{self.of_votes}: expected a majority on at least one question, every one is "
+                    "tied. Only a truth file can tell."
+                )
+            majority = Truth(self.votes.majority, self.of_votes)
+            return majority, "taking what most people said for the truth"
+        if self.triplets is not None:
+            self.triplets.check_answered()
+        return Truth(np.ones(n_rows, dtype=np.int8), "the triplets"), _ALL_FIRST
+
+
+def _open_questions(triplets: TripletsLike | None, votes: VotesLike | None) -> _Questions:
+    """Return the questions, where something holds them, and what is said of them."""
     if triplets is not None:
-        judgements = read_judgements(triplets, votes=votes)
-        return judgements.triplets, judgements.votes
-    if votes is None:
-        return None, None
-    if is_path(votes) or isinstance(votes, IOBase):
-        found, asked, _ = open_votes(votes)
-        return asked, found
-    raise SettingsError("triplets", "`votes` are on the rows of `triplets`: give these, too")
+        read = read_judgements(triplets, votes=votes)
+        of_votes = (read.votes_record or read.record).name
+        return _Questions(read.triplets, read.votes, of_votes, read.truth)
+    if votes is not None:
+        found, asked, record = open_votes(votes)
+        return _Questions(asked, found, record.name)
+    return _Questions()

@@ -205,7 +205,8 @@ def collage(
 
     check_numbers(1, n=n)
     file = Outputs(overwrite=overwrite).optional_file(as_path(output), COLLAGE_FORM)
-    read = read_judgements(triplets, names=names).triplets
+    given = read_judgements(triplets, names=names)
+    read = (given.turned() if given.truth or given.votes else given).triplets
     shown = read.take(np.arange(min(n, len(read))))
     used = np.unique(shown.rows)
     places = read.first_places()

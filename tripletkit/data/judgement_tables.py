@@ -594,7 +594,7 @@ def labels_of_array(given: Any, source: str) -> np.ndarray:
         raise AnswerFileError(f"{source}: expected 1 or 0 for each triplet, got {shown}")
     if values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
         return values.astype(np.int8)
-    texts = values.astype(str).astype(object)
+    texts = np.where(pd.isna(values), "nan", values.astype(str)).astype(object)
     try:
         found = _read_choices(texts, ("b", "c"), 2)
     except ValueError as error:

@@ -92,7 +92,7 @@ class Answers(Result):
     @as_one_run
     def write(
         self,
-        destination: str | Path | TextIO,
+        destination: str | os.PathLike[str] | TextIO,
         form: AnswerFormat = "csv",
         *,
         overwrite: bool = False,
@@ -108,7 +108,7 @@ class Answers(Result):
             AnswerFileError: if the form needs what the answers do not hold.
             OutputError: if the path cannot be written, or would replace something it may not.
         """
-        if isinstance(destination, str | Path):
+        if isinstance(destination, str | os.PathLike):
             self._write(Outputs(overwrite=overwrite).file(Path(destination), ANSWERS_FORM), form)
         else:
             self._write(destination, form)

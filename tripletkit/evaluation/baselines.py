@@ -15,7 +15,6 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.data.questions import PairGraph
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.intervals import Interval, wilson_interval
 from tripletkit.results import Result, Section, Table, plain_values
 
@@ -141,12 +140,11 @@ class ShortcutBaselines(Result, tuple[Baseline, ...]):
 def run_baselines(
     train: Triplets,
     val: Triplets,
-    truth: np.ndarray | None = None,
     *,
     ordinal: bool | None = None,
     seed: int = defaults.SEED,
 ) -> list[Baseline]:
-    """Answer validation triplets from the names in the training triplets.
+    """Answer validation triplets, whose first image is nearer, from the names in training triplets.
 
     - `pair memory`: the pair that was more often near than far in training is the nearer one.
     - `popularity`: the image that was more often positive than negative is the nearer one.
@@ -154,12 +152,6 @@ def run_baselines(
       name that training lacks is undecided. By default of at most
       `defaults.MAX_ORDINAL_TRIPLETS` training triplets.
     """
-    truth = np.ones(len(val), dtype=np.int8) if truth is None else truth
-    if len(truth) != len(val):
-        raise AnswerFileError(
-            f"the truth: expected {len(val):,} labels, one for each row of {val.source}, "
-            f"got {len(truth):,}"
-        )
     numbers, names = pd.factorize(np.array(train.names + val.names, dtype=object))
     train_rows = numbers[: len(train.names)][train.rows]
     val_rows = numbers[len(train.names) :][val.rows]
@@ -174,7 +166,7 @@ def run_baselines(
         # A vector that no training triplet has moved is chance, not knowledge.
         is_known = np.isin(val_rows, train_rows).all(axis=1)
         margins["names only"] = np.where(is_known, _name_margins(vectors, val_rows), 0)
-    return [_score(name, values, truth) for name, values in margins.items()]
+    return [_score(name, values) for name, values in margins.items()]
 
 
 def describe_trap(accuracy: float, interval: Interval, baselines: list[Baseline]) -> str | None:
@@ -201,13 +193,13 @@ def _vote_margins(near: np.ndarray, far: np.ndarray, n_train: int) -> np.ndarray
     return votes[near[n_train:]] - votes[far[n_train:]]
 
 
-def _score(name: str, margins: np.ndarray, truth: np.ndarray) -> Baseline:
+def _score(name: str, margins: np.ndarray) -> Baseline:
     is_undecided = margins == 0
-    n_correct = ((margins > 0) == (truth == 1))[~is_undecided].sum() + is_undecided.sum() / 2
+    n_correct = (margins > 0).sum() + is_undecided.sum() / 2
     return Baseline(
         name=name,
-        accuracy=float(n_correct / len(truth)),
-        n=len(truth),
+        accuracy=float(n_correct / len(margins)),
+        n=len(margins),
         n_undecided=int(is_undecided.sum()),
-        wilson=wilson_interval(float(n_correct), len(truth)),
+        wilson=wilson_interval(float(n_correct), len(margins)),
     )
