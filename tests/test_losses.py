@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -114,8 +115,7 @@ def hard_of_addons(distances, labels, of_one=lambda difference: max(difference +
     return np.mean([of_one(row[is_own].max() - row[~is_own].min()) for row, is_own in hardest])
 
 
-def soft_hard_of_addons(distances, labels):
-    return hard_of_addons(distances, labels, lambda difference: np.log1p(np.exp(difference)))
+SOFT = partial(hard_of_addons, of_one=lambda difference: np.log1p(np.exp(difference)))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def soft_hard_of_addons(distances, labels):
     [
         ({"margin": 0.4}, semi_hard_of_addons),
         ({"margin": 0.4, "mining": "batch-hard"}, hard_of_addons),
-        ({"loss": "soft-margin", "mining": "batch-hard"}, soft_hard_of_addons),
+        ({"loss": "soft-margin", "mining": "batch-hard"}, SOFT),
     ],
 )
 def test_the_keras_loss_is_that_of_tensorflow_addons(options, expected):
@@ -146,8 +146,18 @@ def test_a_keras_model_learns_by_it():
     model.compile(keras.optimizers.Adam(0.05), tripletkit.losses.TripletLoss(margin=1.0))
     losses = model.fit(features, labels, batch_size=48, epochs=20, verbose=0).history["loss"]
     assert losses[-1] < losses[0] / 2
-    with pytest.raises(SettingsError, match='got "center" and "semi-hard"'):
-        tripletkit.losses.TripletLoss("center")
+    with pytest.raises(SettingsError, match="sample_weight"):
+        model.fit(features, labels, verbose=0, class_weight=dict.fromkeys(range(3), 1.0))
+    wrong = {
+        "loss": "center",
+        "mining": "x",
+        "distance": "x",
+        "reduce_over": "x",
+        "margin": math.nan,
+    }
+    for name, value in wrong.items():
+        with pytest.raises(SettingsError, match=f"`{name}`: expected"):
+            tripletkit.losses.TripletLoss(**{name: value})
 
 
 @pytest.fixture

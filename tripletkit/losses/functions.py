@@ -14,12 +14,14 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from tripletkit import defaults
 from tripletkit.errors import SettingsError
 from tripletkit.features.keras_backend import KerasTensor, keras, ops, tf
 from tripletkit.losses.loss_registry import get_loss
+from tripletkit.registry import describe_unknown
 
 # The root has no slope at 0, where an image is its own positive; this bounds it.
 _SMALLEST_SQUARE = 1e-12
@@ -160,20 +162,33 @@ class TripletLoss(keras.losses.Loss):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name, reduction=None)
-        if (function := get_loss(loss).of_distances(margin)) is None or mining not in MINERS:
-            raise SettingsError(
-                "loss",
-                f'expected a loss of triplets, and mining among {", ".join(MINERS)}, got "{loss}" '
-                f'and "{mining}"',
-            )
-        self._of_distances = function
+        for setting, value, known in (
+            ("mining", mining, MINERS),
+            ("distance", distance, DISTANCES),
+            ("reduce_over", reduce_over, ("all", "active")),
+        ):
+            if value not in known:
+                raise SettingsError(setting, f"`{setting}`: {describe_unknown(value, known)}")
+        if not isinstance(margin, Real) or not 0 <= float(margin) < float("inf"):
+            raise SettingsError("margin", f"`margin`: expected 0 or more, got {margin!r}")
+        if (function := get_loss(loss).of_distances(margin)) is None:
+            raise SettingsError("loss", f'`loss`: expected a loss of triplets, got "{loss}"')
+        self._of_distances: Callable[..., Any] = function
         self._settings: dict[str, Any] = {
             "loss": loss,
             "mining": mining,
             "distance": distance,
-            "margin": margin,
+            "margin": float(margin),
             "reduce_over": reduce_over,
         }
+
+    def __call__(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: Any = None) -> Any:
+        if sample_weight is not None:
+            said = (
+                "leave out `sample_weight` and `class_weight`: the loss is of triplets, not images"
+            )
+            raise SettingsError("sample_weight", said)
+        return super().__call__(y_true, y_pred)
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
