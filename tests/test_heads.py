@@ -139,9 +139,6 @@ def test_a_list_that_cannot_be_run_is_refused(write, change):
         NumpyHead.read(path)
 
 
-# --- trained ---
-
-
 @pytest.fixture
 def features():
     rng = np.random.default_rng(0)

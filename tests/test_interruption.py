@@ -30,18 +30,14 @@ def start(script, *arguments):
     )
 
 
-def wait_until_here(process):
-    # From the pipe itself: a line's reader may take what comes after it too.
-    assert os.read(process.stdout.fileno(), 5) == b"here\n"
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("moment", range(8))
 def test_an_interruption_leaves_no_traceback(tmp_path, moment):
     path = tmp_path / "t.txt"
     path.write_text("a b c\n")
     process = start(SCRIPT, "audit", path)
-    wait_until_here(process)
+    # From the pipe itself: a line's reader may take what comes after it too.
+    assert os.read(process.stdout.fileno(), 5) == b"here\n"
     time.sleep(moment * 0.08)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=240)

@@ -28,7 +28,7 @@ import numpy as np
 
 from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.features.backbones import Backbone, Preprocessing, Stage
-from tripletkit.features.keras_backend import keras, seed_layers, tf
+from tripletkit.features.keras_backend import building_layers, keras, tf
 from tripletkit.registry import load_object
 
 # In a weights file that was written here: whose weights they are.
@@ -277,10 +277,11 @@ def save_trained_weights(model: keras.Model, name: str, path: Path) -> None:
 
 def write_random_weights(backbone: Backbone, seed: int, path: Path) -> None:
     """Write the random weights that a backbone's training from scratch starts at."""
-    seed_layers(seed)
-    save_trained_weights(build_backbone(backbone, None), backbone.name, path)
+    with building_layers(seed):
+        save_trained_weights(build_backbone(backbone, None), backbone.name, path)
 
 
+@building_layers()
 def build_backbone(backbone: Backbone, weights: Path | None) -> keras.Model:
     """Return the Keras model with ImageNet or `save_trained_weights` weights, random for `None`."""
     if not backbone.build:

@@ -10,6 +10,9 @@ import os
 import random
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 from tripletkit.data.outputs import private_temporary_folder
@@ -17,6 +20,7 @@ from tripletkit.errors import MissingExtraError
 
 _VARIABLE = "KERAS_BACKEND"
 _BACKEND = "tensorflow"
+_BUILDING = threading.RLock()
 
 
 def _start() -> None:
@@ -67,13 +71,17 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from keras import KerasTensor, ops  # noqa: E402
 
-__all__ = ["KerasTensor", "keras", "ops", "seed_layers", "tf"]
+__all__ = ["KerasTensor", "building_layers", "keras", "ops", "tf"]
 
 
-def seed_layers(seed: int) -> None:
-    """Seed Python's generator, which layers draw from as they are built.
+@contextmanager
+def building_layers(seed: int | None = None) -> Iterator[None]:
+    """Seed Python's generator, from which layers draw as one thread at a time builds them.
 
     `keras.utils.set_random_seed` would also have TensorFlow optimise every function anew: 0.2 s for
     each of the many short trainings of held-out draws.
     """
-    random.seed(seed)
+    with _BUILDING:
+        if seed is not None:
+            random.seed(seed)
+        yield

@@ -187,6 +187,7 @@ class NumpyHead:
             if step.kind == "Dense":
                 kernel, *bias = step.arrays
                 settings |= {"units": kernel.shape[1], "use_bias": bool(bias)}
+                settings["kernel_initializer"] = "zeros"  # another thread may be drawing
             layer = getattr(keras.layers, step.kind)(**settings)
             # Numbers of a normalisation are part of the head, not of the batch.
             layer.trainable = step.kind != "BatchNormalization"

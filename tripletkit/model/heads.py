@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tripletkit.features.keras_backend import keras
+from tripletkit.features.keras_backend import building_layers, keras
 from tripletkit.model.head_layers import Scaling
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import Settings
@@ -151,6 +151,7 @@ def frozen_scale(unit: np.ndarray, embeddings: np.ndarray, share: float) -> floa
     return float(np.sqrt(share / (1 - share) * balance))
 
 
+@building_layers()
 def compress_head(head: keras.Model, dim: int) -> keras.Model:
     """Return a head and behind it an untrained Dense layer, for embeddings of `dim` numbers."""
     features = keras.Input(head.input_shape[1:])
@@ -160,6 +161,7 @@ def compress_head(head: keras.Model, dim: int) -> keras.Model:
     )
 
 
+@building_layers()
 def build_body(n_features: int, settings: Settings) -> keras.Model:
     """Return the untrained body of one head: standardised features -> embeddings."""
     recipe = get_recipe(settings.recipe)

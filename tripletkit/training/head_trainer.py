@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -26,7 +25,7 @@ from tripletkit.data.labels import ImageLabels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.validation import describe_alike
-from tripletkit.features.keras_backend import keras, seed_layers, tf
+from tripletkit.features.keras_backend import building_layers, keras, tf
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.losses.functions import mean_loss
 from tripletkit.model.head_layers import Scaling, embed, fit_projection
@@ -277,7 +276,6 @@ class _Training(EpochTraining):
     _n_classes: int | None = None
 
     def __init__(self, features: np.ndarray, images: np.ndarray, settings: Settings) -> None:
-        seed_layers(settings.seed)
         tf.config.experimental.enable_op_determinism()
         self._recipe = get_recipe(settings.recipe)
         self._settings = settings
@@ -401,10 +399,11 @@ def _make_training(
 ) -> _HeadTraining | _LabelTraining:
     """Return the training on some triplets that the settings ask for."""
     rows, loss_weights = examples.rows[learned], examples.weights_of(learned)
-    if not settings.needs_labels:
-        return _HeadTraining(examples.features, rows, settings, loss_weights)
-    assert examples.labels is not None and loss_weights is None, "settings are checked"
-    return _LabelTraining(examples.features, rows, settings, examples.labels)
+    with building_layers(settings.seed):
+        if not settings.needs_labels:
+            return _HeadTraining(examples.features, rows, settings, loss_weights)
+        assert examples.labels is not None and loss_weights is None, "settings are checked"
+        return _LabelTraining(examples.features, rows, settings, examples.labels)
 
 
 def _compile_learner(
@@ -500,14 +499,16 @@ _OUTSIDE_STEPS = (
     "frozen_share",
 )
 _USUAL = Settings()
-_idle: OrderedDict[Hashable, list[Any]] = OrderedDict()
+_idle: dict[Hashable, list[Any]] = {}
 
 
 def _borrow(owner: object, form: Hashable, make: Callable[[], _T]) -> _T:
     """Return what was compiled for the same form, and for as long as its owner lives nobody else's.
     The form is all that the compiled thing depends on; what it then holds is of its last owner."""
-    idle = _idle.get(form)
-    compiled = idle.pop() if idle else make()
+    try:
+        compiled = _idle[form].pop()
+    except LookupError:
+        compiled = make()
     weakref.finalize(owner, _give_back, form, compiled).atexit = False
     return compiled
 
@@ -522,7 +523,9 @@ def _form_of(settings: Settings) -> Settings:
 
 
 def _give_back(form: Hashable, compiled: object) -> None:
-    _idle.setdefault(form, []).append(compiled)
-    _idle.move_to_end(form)
-    while len(_idle) > _MAX_FORMS:
-        _idle.popitem(last=False)
+    # In any thread, even within another call of this: each line holds by itself.
+    idle = _idle.pop(form, [])
+    idle.append(compiled)
+    _idle[form] = idle
+    for oldest in list(_idle)[:-_MAX_FORMS]:
+        _idle.pop(oldest, None)

@@ -35,7 +35,7 @@ from tripletkit.features.keras_backbones import (
     save_trained_weights,
     write_random_weights,
 )
-from tripletkit.features.keras_backend import keras, seed_layers, tf
+from tripletkit.features.keras_backend import building_layers, keras, tf
 from tripletkit.model.head_layers import embed
 from tripletkit.model.heads import build_body
 from tripletkit.model.model_folder import ModelFolder, checkpoint_path
@@ -171,8 +171,8 @@ class _PixelNetwork:
     @classmethod
     def from_scratch(cls, backbone: Backbone, start: Path, settings: Settings) -> _PixelNetwork:
         """Return a network that learns as a whole, from the random weights of a file."""
-        seed_layers(settings.seed)
-        head = build_body(backbone.n_features, settings)
+        with building_layers(settings.seed):
+            head = build_body(backbone.n_features, settings)
         return cls.join(backbone, build_backbone(backbone, start), head)
 
     @classmethod
@@ -575,8 +575,8 @@ class FineTuneTrainer(PixelTrainer):
 
     def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
         # Dropout draws its own seed when the head is built.
-        seed_layers(self.settings.seed)
-        head = self.model.load_head()
+        with building_layers(self.settings.seed):
+            head = self.model.load_head()
         before = self._score(head)
         (part,) = self.place.encoder.parts
         assert self.n_blocks is not None
