@@ -1,10 +1,10 @@
 """The estimator must do what scikit-learn's tools expect of one: clone, pipelines, grids, checks.
 
-scikit-learn's own checks fit on a label for each row, and this estimator on triplets of rows. So
-they run on a stand-in that draws triplets from the labels it is given and is the estimator
-otherwise. Those of `predict` and `decision_function` give features, where the estimator answers
-triplets: they do not apply, so the stand-in has neither.
+scikit-learn's own checks give a label for each row, so they run on a stand-in that draws triplets
+from these. It has no `predict` and `decision_function`, which answer triplets, not features.
 """
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -48,13 +48,8 @@ def test_fit_learns_which_numbers_count(fitted, features, triplets):
     assert len(fitted.history_) == 15
 
 
-@pytest.mark.slow
-def test_transform_of_the_same_features_gives_the_embeddings(fitted, features):
-    np.testing.assert_array_equal(fitted.transform(features), fitted.embeddings_)
-    np.testing.assert_array_equal(fitted.transform(features[7:9]), fitted.embeddings_[7:9])
-
-
 def test_answers_are_the_signs_of_margins(fitted, features, triplets):
+    np.testing.assert_array_equal(fitted.transform(features[7:9]), fitted.embeddings_[7:9])
     margins = fitted.decision_function(triplets)
     expected = triplet_margins(fitted.embeddings_, triplets, "l2")
     np.testing.assert_allclose(margins, expected, atol=1e-5)
@@ -62,6 +57,10 @@ def test_answers_are_the_signs_of_margins(fitted, features, triplets):
     np.testing.assert_array_equal(fitted.decision_function(triplets[:, [0, 2, 1]]), -margins)
     # Of other images: the same rows under other numbers.
     np.testing.assert_array_equal(fitted.predict(features[::-1], 59 - triplets), margins > 0)
+    framed = tk.TripletEmbedding(recipe="map").set_output(transform="pandas")
+    assert framed.fit(features, triplets).score(features, triplets) == framed.score(triplets)
+    with pytest.raises(tk.TripletkitError, match="triplets to score, got none"):
+        framed.score(features, triplets[:0])
 
 
 def test_a_pipeline_fits_on_features_and_triplets(features, triplets):
@@ -73,16 +72,6 @@ def test_a_pipeline_fits_on_features_and_triplets(features, triplets):
     assert pipeline.score(stretched, triplets) > 0.5
 
 
-@pytest.mark.slow
-def test_random_state_decides_the_embedding(features, triplets):
-    def embed(random_state):
-        model = tk.TripletEmbedding(random_state=random_state, **QUICK)
-        return model.fit(features, triplets).embeddings_
-
-    np.testing.assert_array_equal(embed(3), embed(3))
-    assert not np.array_equal(embed(3), embed(np.random.RandomState(3)))
-
-
 @pytest.mark.parametrize(
     ("parameters", "field"),
     [
@@ -92,6 +81,8 @@ def test_random_state_decides_the_embedding(features, triplets):
         ({"distance": "l3"}, "distance"),
         ({"dim": -1}, "dim"),
         ({"margin": "a"}, "margin"),
+        ({"random_state": -1}, "random_state"),
+        ({"recipe": "map", "loss": "ratio"}, "loss"),
     ],
 )
 def test_parameters_that_do_not_go_together_are_named(features, triplets, parameters, field):
@@ -104,7 +95,7 @@ def test_parameters_that_do_not_go_together_are_named(features, triplets, parame
 def test_a_grid_is_searched_behind_a_scaler(features, triplets):
     search = GridSearchCV(
         make_pipeline(StandardScaler(), tk.TripletEmbedding()),
-        {"tripletembedding__dim": [2, 3]},
+        {"tripletembedding__dim": np.arange(2, 4)},
         cv=tk.ImageSplit(),
         error_score="raise",
     )
@@ -131,17 +122,34 @@ def test_groups_are_held_out_as_a_whole(features, triplets, mode):
         sides = (triplets[train], triplets[test]) if mode == "rows" else (train, test)
         assert not np.intersect1d(groups[sides[0]], groups[sides[1]]).size
         assert np.unique(groups[sides[1]]).size == 3
+    apart = [tk.ImageSplit().split(*given, each) for each in ([None, *range(59)], [59, *range(59)])]
+    assert str(list(apart[0])) == str(list(apart[1]))
+    for wrong in (np.arange(1500), groups[:5]):
+        with pytest.raises(SettingsError, match="a group for each of 60 images"):
+            next(tk.ImageSplit().split(*given, wrong))
+
+
+def test_the_same_seed_gives_the_same_in_threads(features, triplets):
+    def embed(seed):
+        model = tk.TripletEmbedding(random_state=seed, dropout=0.3, **QUICK)
+        return model.fit(features, triplets[:90]).embeddings_.tobytes()
+
+    alone = [embed(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(embed, [0, 1, 2] * 6)) == alone * 6
+    assert embed(np.random.RandomState(2)) not in alone
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda rows: rows + 1, "indices of 60 images, got 1 to 60"),
+        (lambda rows: rows + 1, "indices of 60 images, from 0 to 59, got 1 to 60"),
         (lambda rows: rows[:, :2], "shape"),
         (lambda rows: rows.astype(float), "integer triplets"),
         (lambda rows: rows[:0], "triplets to learn from"),
         (lambda rows: rows[:, [0, 1, 1]], "1,500 that name one twice"),
         (lambda rows: None, "requires y to be passed"),
+        (lambda rows: tk.Triplets.from_array(rows, range(60)), "integers, the places of images"),
     ],
 )
 def test_what_are_no_triplets_is_refused(features, triplets, wrong, message):

@@ -424,7 +424,7 @@ def test_image_split_refuses_what_it_cannot_split(rows, error, message):
 
 
 def test_image_split_refuses_wrong_settings_by_name():
-    for settings_of, field in (({"n_splits": 0}, "n_splits"), ({"test_size": 1.0}, "test_size")):
+    for field, value in (("n_splits", 0), ("n_splits", 2.5), ("n_splits", "3"), ("test_size", 1.0)):
         with pytest.raises(SettingsError) as caught:
-            ImageSplit(**settings_of)
+            ImageSplit(**{field: value})
         assert caught.value.field == field

@@ -54,6 +54,8 @@ def test_every_combination_is_scored_and_the_best_comes_first(toy, tmp_path, mon
         ({}, "grid"),
         ({"dim": []}, "grid"),
         ({"loss": "triplet"}, "grid"),
+        ({"dim": 5}, "grid"),
+        ([{}], "grid"),
         ({"recipe": ["best"]}, "recipe"),
         ({"dim": [0]}, "dim"),
         ({"backbone": ["efficientnet-lite0"]}, "features"),

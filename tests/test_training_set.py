@@ -43,6 +43,8 @@ def test_only_degenerate_triplets_are_refused_whatever_the_split(fraction):
     triplets = read("a a b\nc d c\ne f f\n")
     with pytest.raises(TripletkitError, match=r"train\.txt: .* every one names an image twice"):
         TrainingSet.divide(triplets, "image", fraction, seed=0)
+    with pytest.raises(TripletkitError, match="three images, got none"):
+        TrainingSet.divide(triplets.take(np.array([], int)), "image", fraction, seed=0)
     with pytest.raises(TripletkitError, match=r"val\.txt: "):
         TrainingSet.join(*read("a b c\n").share_names(read("a a b\n", "val.txt")))
 

@@ -228,7 +228,7 @@ def test_triplets_of_arrays_and_those_of_one_image_twice():
     ("rows", "names", "message"),
     [
         ([[0, 1]], ["a", "b"], r"shape \(n_triplets, 3\)"),
-        ([[0.0, 1.0, 2.0]], ["a", "b", "c"], "integer array.*got float64"),
+        ([[0.0, 1.0, 2.0]], ["a", "b", "c"], "integer triplets.*got float64"),
         ([[0, 1, 3]], ["a", "b", "c"], "from 0 to 2, got 0 to 3"),
         ([[0, 1, -1]], ["a", "b", "c"], "got -1 to 1"),
         ([[0, 1, 2]], ["a", "b", "a"], 'distinct names, got "a"'),

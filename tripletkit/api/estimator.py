@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,29 +15,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tripletkit import defaults
 from tripletkit.data.splits.held_out_draws import draw_splits
-from tripletkit.data.triplets import Triplets
+from tripletkit.data.triplets import Triplets, check_rows
 from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import Settings, check_settings, check_values
+from tripletkit.model.settings import SETTINGS, Settings, check_settings, check_values
 
-# Parameters that are settings of the same name; `random_state` is the seed.
-_SETTINGS = (
-    "members",
-    "hidden",
-    "dim",
-    "dropout",
-    "distance",
-    "margin",
-    "strength",
-    "frozen_share",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "loss",
-    "reduction",
-)
+# Parameters that have no `None`: with these values nobody need have chosen them.
+_USUAL = {name: SETTINGS[name].default for name in ("distance", "batch_size", "loss", "reduction")}
 
 
 # scikit-learn has no types, so that its classes are Any.
@@ -167,7 +154,8 @@ class TripletEmbedding(
             `(n_triplets,)` float32, d(first, third) - d(first, second).
         """
         check_is_fitted(self)
-        embeddings = self.embeddings_ if triplets is None else self.transform(X)
+        # After `set_output` it is a table.
+        embeddings = self.embeddings_ if triplets is None else np.asarray(self.transform(X))
         rows = _check_rows(X if triplets is None else triplets, len(embeddings))
         return triplet_margins(embeddings, rows, self.settings_.distance)
 
@@ -190,11 +178,14 @@ class TripletEmbedding(
             X, y: see `fit`; triplets alone are of the images that it was fitted on.
         Returns:
             0 to 1.
+        Raises:
+            TripletFileError: if there is no triplet.
         """
         check_is_fitted(self)
-        if y is None:
-            return float(self.predict(X).mean())
-        return float(self.predict(*self._take(X, y, reset=False)).mean())
+        given = (X,) if y is None else self._take(X, y, reset=False)
+        if not len(right := self.predict(*given)):
+            raise TripletFileError("expected triplets to score, got none")
+        return float(right.mean())
 
     def _take(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return features and `(n_triplets, 3)` rows of them: anchor, positive, negative."""
@@ -207,23 +198,22 @@ class TripletEmbedding(
         return features, _check_rows(_rows_among(y) if _is_by_image(y) else y, len(features))
 
     def _make_settings(self, rows: np.ndarray) -> Settings:
-        given = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
-        given = check_values({"recipe": self.recipe, **given})
-        usual = {"loss": defaults.LOSS, "reduction": defaults.REDUCTION}
-        chosen = {name: value for name, value in given.items() if usual.get(name) != value}
+        # All parameters but `random_state` are settings of the same name.
+        given = {name: value for name, value in self.get_params().items() if value is not None}
+        seed = given.pop("random_state", None)
+        given = check_values(given)
+        chosen = {name: value for name, value in given.items() if _USUAL.get(name) != value}
         if get_loss(given["loss"]).needs_labels:
             raise SettingsError(
                 "loss",
                 f'expected a loss of triplets alone, got `loss="{self.loss}"`, which needs the '
                 "classes of images. `tripletkit.train` takes labels.",
             )
-        del given["recipe"]
         check_settings(chosen, has_labels=False, has_votes=False)
         # Not the state itself: weights and order must not depend on who draws from it first.
-        seed = self.random_state
-        if not isinstance(seed, (int, np.integer)):
-            seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
-        settings = Settings.of_recipe(self.recipe, seed=int(seed), **given)
+        if not isinstance(seed, Integral) or seed < 0:
+            seed = _draw_seed(seed)
+        settings = Settings.of_recipe(given.pop("recipe"), seed=int(seed), **given)
         return settings if self.epochs is not None else settings.with_usual_epochs(rows)
 
     @property
@@ -240,26 +230,22 @@ class TripletEmbedding(
         return tags
 
 
-def _take_rows(value: Triplets | np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
-    """Return `(n_triplets, 3)` integers, indices of images."""
-    rows = value.rows if isinstance(value, Triplets) else np.asarray(value)
-    if rows.ndim != 2 or rows.shape[1] != 3 or not np.issubdtype(rows.dtype, np.integer):
-        raise TripletFileError(
-            "expected integer triplets of the shape (n_triplets, 3), got "
-            f"{rows.dtype} of the shape {rows.shape}"
-        )
-    return rows
+def _draw_seed(random_state: Any) -> int:
+    try:
+        return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    except ValueError as error:
+        said = "`random_state`: expected 0 to 4,294,967,295, a `RandomState` or None"
+        raise SettingsError("random_state", f"{said}, got {random_state!r}") from error
 
 
-def _check_rows(
-    triplets: Triplets | np.ndarray | Sequence[Sequence[int]], n_images: int
-) -> np.ndarray:
-    rows = _take_rows(triplets)
-    if rows.size and not (rows.min() >= 0 and rows.max() < n_images):
+def _check_rows(triplets: Any, n_images: int | None = None) -> np.ndarray:
+    """Return `(n_triplets, 3)` int32, indices of so many images."""
+    if isinstance(triplets, Triplets):
         raise TripletFileError(
-            f"expected indices of {n_images:,} images, got {rows.min()} to {rows.max()}"
+            "expected integers, the places of images, got Triplets, which number their names as "
+            "these first appear. Give `triplets.over(names).rows`, with the names in your order."
         )
-    return rows.astype(np.int32)
+    return check_rows(np.asarray(triplets), n_images).astype(np.int32)
 
 
 # Share of the images that each of many draws holds out: a third leaves about 30% of triplets for
@@ -274,9 +260,7 @@ class _OfImage(NamedTuple):
     others: np.ndarray
 
 
-def triplets_by_image(
-    triplets: Triplets | np.ndarray | Sequence[Sequence[int]], n_images: int
-) -> np.ndarray:
+def triplets_by_image(triplets: np.ndarray | Sequence[Sequence[int]], n_images: int) -> np.ndarray:
     """Return triplets as a `y` with one entry for each image, which scikit-learn can divide.
 
     `GridSearchCV` and `cross_val_score` divide the rows of `X` and the entries of `y` alike. Where
@@ -352,13 +336,13 @@ class ImageSplit:
     random_state: int | np.random.RandomState | None = defaults.SEED
 
     def __post_init__(self) -> None:
-        for name, is_right, expected in (
-            ("n_splits", self.n_splits >= 1, "at least 1"),
-            ("test_size", 0 < self.test_size < 1, "a share between 0 and 1"),
+        for name, kind, high, expected in (
+            ("n_splits", Integral, np.inf, "a whole number from 1 on"),
+            ("test_size", Real, 1, "a share between 0 and 1"),
         ):
-            if not is_right:
-                got = getattr(self, name)
-                raise SettingsError(name, f"expected {expected} for `{name}`, got {got}")
+            got = getattr(self, name)
+            if not isinstance(got, kind) or not 0 < float(got) < high:
+                raise SettingsError(name, f"expected {expected} for `{name}`, got {got!r}")
 
     def split(
         self, X: Any, y: Any = None, groups: Any = None
@@ -366,11 +350,12 @@ class ImageSplit:
         """Yield the rows of each split.
 
         Args:
-            X: `(n_triplets, 3)` integers, indices of images; or `Triplets`. With a `y` of
-                `triplets_by_image`, whatever has a row for each image.
+            X: `(n_triplets, 3)` integers, indices of images; or, without groups, `Triplets`. With
+                a `y` of `triplets_by_image`, whatever has a row for each image.
             y: passed over, unless it is of `triplets_by_image`: then images are divided.
             groups: `(n_images,)` the group of each image, such as a photographer or a patient;
-                a group is held out as a whole. Defaults to `None`, every image by itself.
+                a group is held out as a whole; None and NaN stand for an image by itself.
+                Defaults to `None`, every image by itself.
         Returns:
             Pairs of int64 arrays, rows of `X` for training and for the test.
         Raises:
@@ -378,19 +363,23 @@ class ImageSplit:
             SettingsError: if there is not a group for each image.
         """
         # A RandomState gives other draws each time, an integer the same, as in scikit-learn.
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(_draw_seed(self.random_state))
         by_image = _is_by_image(y)
-        rows = _rows_among(y) if by_image else _take_rows(X)
+        given = X.rows if isinstance(X, Triplets) and groups is None else X
+        rows = _rows_among(y) if by_image else _check_rows(given)
         n_images = len(y) if by_image else int(rows.max(initial=-1)) + 1
         units = np.arange(n_images)
         if groups is not None:
-            units = np.unique(np.asarray(groups), return_inverse=True)[1]
-            if len(units) < n_images:
+            values = np.asarray(groups, dtype=object).ravel()
+            # More may be of images without a triplet; as many as triplets are rather theirs.
+            may_be_more = not by_image and n_images < len(values) != len(rows)
+            if len(values) != n_images and not may_be_more:
                 raise SettingsError(
                     "groups",
-                    f"expected a group for each of {n_images:,} images, got {len(units):,}",
+                    f"expected a group for each of {n_images:,} images, got {len(values):,}",
                 )
+            codes = pd.factorize(values, sort=True)[0]
+            units = np.where(codes < 0, len(codes) + np.arange(len(codes)), codes)
         for split in draw_splits(units[rows], self.n_splits, self.test_size, rng):
             if not by_image:
                 yield split.train_rows, split.val_rows

@@ -114,8 +114,8 @@ def train(
     `logging.getLogger("tripletkit")`, and cautions are `TripletkitWarning`s.
 
     Args:
-        triplets: a triplet file, a table (`Triplets.from_frame`), `Triplets`, or integer rows of
-            `names`. `None` draws them from `labels`.
+        triplets: a triplet file, a table, `Triplets`, what `read_judgements` returns, or integer
+            rows of `names`. `None` draws them from `labels`.
         images: folder of the images, or `Images`: `open_images("photos", skip_bad=True)` leaves out
             those that are missing or cannot be read.
         names: of the images that integer rows of `triplets`, `val` and `test` are indices of.

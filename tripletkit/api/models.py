@@ -191,8 +191,8 @@ class Model:
         """Answer queries `A B C`: 1 if A is closer to B than to C, else 0.
 
         Args:
-            queries: a triplet file, a table (`Triplets.from_frame`), `Triplets`, or integer rows of
-                `names`.
+            queries: a triplet file, a table, `Triplets`, what `read_judgements` returns, or integer
+                rows of `names`.
             images: folder of the images, or `Images`: with `open_images("photos", skip_bad=True)`
                 rows with an image that cannot be used answer 0 without a margin, instead of
                 raising. Defaults to the folder of the training.

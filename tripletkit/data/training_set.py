@@ -160,8 +160,7 @@ def _leave_out_degenerate(
 ) -> tuple[Triplets, Votes | None, int]:
     is_degenerate = triplets.is_degenerate()
     if is_degenerate.all():
-        raise TripletFileError(
-            f"{triplets.source}: expected triplets of three images, every one names an image twice"
-        )
+        got = "every one names an image twice" if len(triplets) else "got none"
+        raise TripletFileError(f"{triplets.source}: expected triplets of three images, {got}")
     kept = None if votes is None else votes.take(~is_degenerate)
     return triplets.take(~is_degenerate), kept, int(is_degenerate.sum())

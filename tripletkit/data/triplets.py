@@ -28,22 +28,27 @@ _NO_LINE = np.iinfo(np.int64).max
 _HEADINGS = {True: "anchor positive negative", False: "query first second"}
 
 
-def _index_used(rows: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the names that rows have, in order of appearance, and int32 indices into these."""
+def check_rows(rows: np.ndarray, n_images: int | None) -> np.ndarray:
+    """Return `(n_triplets, 3)` integers, indices of so many images; refuse what are none."""
     if rows.ndim != 2 or rows.shape[1] != 3 or not np.issubdtype(rows.dtype, np.integer):
         raise TripletFileError(
-            "expected an integer array of the shape (n_triplets, 3), got "
+            "expected integer triplets of the shape (n_triplets, 3), got "
             f"{rows.dtype} of the shape {rows.shape}"
         )
+    if n_images is not None and rows.size and not (rows.min() >= 0 and rows.max() < n_images):
+        raise TripletFileError(
+            f"expected indices of {n_images:,} images, from 0 to {n_images - 1:,}, got "
+            f"{rows.min()} to {rows.max()}"
+        )
+    return rows
+
+
+def _index_used(rows: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return the names that rows have, in order of appearance, and int32 indices into these."""
     if len(set(names)) != len(names):
         twice = pd.Series(names)[pd.Series(names).duplicated()].iloc[0]
         raise TripletFileError(f'expected distinct names, got "{twice}" more than once')
-    if rows.size and not (rows.min() >= 0 and rows.max() < len(names)):
-        raise TripletFileError(
-            f"expected indices of {len(names):,} names, from 0 to {len(names) - 1:,}, got "
-            f"{rows.min()} to {rows.max()}"
-        )
-    numbers, used = pd.factorize(rows.ravel())
+    numbers, used = pd.factorize(check_rows(rows, len(names)).ravel())
     return [names[index] for index in used], numbers.reshape(-1, 3).astype(np.int32)
 
 

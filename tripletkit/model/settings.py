@@ -305,6 +305,8 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
     checked = {}
     for name, value in given.items():
         facts = _find_setting(name)
+        if hasattr(value, "item") and not getattr(value, "shape", ()):
+            value = value.item()  # of a NumPy scalar
         if not facts.allows(value):
             raise SettingsError(name, f"`{name}`: expected {facts.describe()}, got {value!r}")
         is_number = value is not None and facts.kind in (int, float)

@@ -527,9 +527,9 @@ def draw_map(
         style: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 0}
         x, y = places[(names == label) & is_dot].T
         axes.scatter(x, y, s=30, zorder=3, **style)
-        # A label with `_` in front would be left out of the legend.
-        shown = _plain_text(f" {label}" if label.startswith("_") else label)
-        axes.scatter([], [], s=40, label=shown, **style)
+        # A legend leaves out what begins with `_`.
+        named = _plain_text(f" {label}" if label.startswith("_") else label)
+        axes.scatter([], [], s=40, label=named, **style)
         for index in np.intersect1d(imaged, np.flatnonzero(names == label)):
             _add_thumbnail(axes, places[index], paths[index], colour, theme)
     if labels is not None and len(distinct) <= _MOST_IN_LEGEND:

@@ -284,7 +284,8 @@ def _list_accuracies(models: Sequence[ModelView]) -> list[_AccuracySet]:
         title += ", which the model learned from"
     rows = [_row("trained embeddings" if is_one else model.name, model.score) for model in models]
     for model in models:
-        of = "" if is_one else f", of {_name_features(model.model.record)}"
+        backbones = " + ".join(dict.fromkeys(map(_name_backbone, _parts(model.model.record))))
+        of = "" if is_one else f", of {backbones}"
         rows.append(_row(f"{model.model.features_name}, cosine{of}", model.frozen_score))
     is_shared = all(model.baselines == first.baselines for model in models)
     for model in models:
@@ -516,11 +517,6 @@ def _describe_loss(settings: Settings) -> str:
     if loss.has_margin:
         text += f", margin {settings.margin:g}"
     return text + ("" if settings.mining == "none" else f", mining {settings.mining}")
-
-
-def _name_features(record: ModelRecord) -> str:
-    """Return what the features of a model are of, such as `resnet50 + efficientnet-lite0`."""
-    return " + ".join(dict.fromkeys(map(_name_backbone, _parts(record))))
 
 
 def _parts(record: ModelRecord) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -364,9 +364,9 @@ def _warn_of_weak_score(validation: Validation, *, has_val_truth: bool) -> None:
     is_half = all(score.wilson.low <= 0.5 <= score.wilson.high for score in (trained, frozen))
     if not has_val_truth and is_half:
         caution(
-            f"about half of the validation triplets are right ({trained.accuracy:.4f}), by the "
-            f"frozen features too ({frozen.accuracy:.4f}). If the second and third image of "
-            "`val` stand in chance order, give their truth with `val_truth`.",
+            f"{trained.n:,} validation triplets do not tell whether more than half are right "
+            f"({trained.accuracy:.4f}; by frozen features {frozen.accuracy:.4f}). If the second "
+            "and third image of `val` stand in chance order, give their truth with `val_truth`.",
             DataWarning,
         )
     elif validation.is_worse_than_frozen and validation.is_from_scratch:
@@ -553,10 +553,10 @@ def _tell_of_choice(answers: Sequence[HeldOutAnswers], right: Sequence[np.ndarra
 
 
 def _combine(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    if not grid or not all(len(values) for values in grid.values()):
-        raise SettingsError("grid", "`grid`: expected settings with a value each at least")
+    if not isinstance(grid, Mapping) or not grid:
+        raise SettingsError("grid", "`grid`: expected settings, each with a list of values")
     for name, values in grid.items():
-        if isinstance(values, str):
+        if isinstance(values, str) or not isinstance(values, Collection) or not len(values):
             raise SettingsError(
                 "grid", f"`grid`: expected a list of values for {name}, got {values!r}"
             )

@@ -375,7 +375,9 @@ def keep_best_epoch(
         embeddings = training.embed(settings.strength)
         accuracy = np.nan
         if len(val_rows):
-            accuracy = _share_right(embeddings, val_rows, settings.distance)
+            # A tie is not right.
+            margins = triplet_margins(embeddings, val_rows, settings.distance)
+            accuracy = float(np.mean(margins > 0))
         spread, rank = training.check(embeddings, loss)
         record = EpochRecord(epoch, loss, active, accuracy, spread, rank)
         history.append(record)
@@ -387,11 +389,6 @@ def keep_best_epoch(
         if checkpoints is not None:
             checkpoints.save(training, history, best_epoch, best_weights, centers)
     return Fitted(training.finish(best_weights), history, best_epoch, settings, centers)
-
-
-def _share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> float:
-    """Return the share of answered triplets whose positive is nearer; a tie is not."""
-    return float(np.mean(triplet_margins(embeddings, rows, distance) > 0))
 
 
 def _mean_pairwise_distance(embeddings: np.ndarray) -> float:
