@@ -53,44 +53,24 @@ from tripletkit.model.model_folder import load_model
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hostile"
 N_IMAGES, N_TEXTS, N_DAMAGED_IMAGES, N_TAGS, N_KILLS = 24, 20_000, 5_000, 2_000, 40
-N_RECORDS, SEED = 300, 11
+N_RECORDS, SEED, TIMEOUT_S = 300, 11, 900
 PARTNERS = ("00001.jpg", "00002.jpg")  # in each triplet about an image of the manifest
-TIMEOUT_S = 900
 
 # Each is killed while one of two runs replaces what the other wrote: {} is one word or the other.
 # Then what it replaces; files of one folder belong together.
-KILLED = {
-    "train": (
-        "train train.txt images --backbone tiny --epochs 3 -o m0 --force --seed {}",
-        "1 0",
-        "m0",
-    ),
-    "finetune": ("finetune m0 --images images --epochs {} -o m1 --force", "2 1", "m1"),
-    "embed": ("embed images --model {} -o vectors.parquet --force", "m1 m0", "vectors.parquet"),
-    "mine": (
-        "mine labels.csv images --model {} -o mined.csv --triplets-out hard.txt --force",
-        "m1 m0",
-        "mined.csv hard.txt",
-    ),
-    "report": (
-        "report m0 --triplets {} -o report.html --force",
-        "test.txt train.txt",
-        "report.html",
-    ),
-    "index": (
-        "neighbors images --query query.png --model {} --index index.npz --force",
-        "m1 m0",
-        "index.npz",
-    ),
-    "collage": ("collage {} images -o triplets.png --force", "test.txt train.txt", "triplets.png"),
-    "export": ("export --model {} -o exported --onnx --force", "m1 m0", "exported"),
-    "split": ("split train.txt -o parts --by image --force --seed {}", "1 0", "parts"),
-    "import": (
-        "collect images --import {} --judge old --db old.sqlite",
-        "train.txt test.txt",
-        "old.sqlite",
-    ),
-}
+_KILLED = """
+train: train train.txt images --backbone tiny --epochs 3 -o m0 --force --seed {} | 1 0 | m0
+finetune: finetune m0 --images images --epochs {} -o m1 --force | 2 1 | m1
+embed: embed images --model {} -o vectors.parquet --force | m1 m0 | vectors.parquet
+mine: mine labels.csv images --model {} -o m.csv --triplets-out h.txt --force | m1 m0 | m.csv h.txt
+report: report m0 --triplets {} -o report.html --force | test.txt train.txt | report.html
+index: neighbors images --query query.png --model {} --index index.npz --force | m1 m0 | index.npz
+collage: collage {} images -o triplets.png --force | test.txt train.txt | triplets.png
+export: export --model {} -o exported --onnx --force | m1 m0 | exported
+split: split train.txt -o parts --by image --force --seed {} | 1 0 | parts
+import: collect images --import {} --judge old --db old.sqlite | train.txt test.txt | old.sqlite
+"""
+KILLED = {k: tuple(v.split(" | ")) for k, v in (r.split(": ") for r in _KILLED.split("\n") if r)}
 # Outputs that may be named for any file of the world, and must leave it as it is.
 OVERWRITING = [
     "predict test.txt --model m0 -o {}",

@@ -170,9 +170,8 @@ def test_rows_in_another_order_are_found():
     assert str(caught.value) == (
         "preds.csv:3: expected the question (x, y, z) of test.txt:2, got (x, z, y)"
     )
-    truth = read_truth(io.BytesIO(b"id,label\n1,1\n0,0\n"), "truth.csv")
     with pytest.raises(AnswerFileError, match=r'row of "0" where that has "1"\. Sort both'):
-        tk.score(read(b"id,prediction\n0,1\n1,0\n"), truth)
+        tk.score(read(b"id,prediction\n0,1\n1,0"), read_truth(io.BytesIO(b"id,label\n1,1\n0,0")))
 
 
 def test_write_answers_writes_the_contract_byte_by_byte():

@@ -44,8 +44,7 @@ def lines(form, rows=None):
         lines('{{"file_name": "{n}", "label": "{c}"}}'),
         json.dumps([{"image": n, "label": c} for n, c in PAIRS.items()]),
         json.dumps(COCO),
-        "label,path,split,is_query\n" + lines("{c},{n},train,") + "cow,d.png,validation,1\n",
-        "label,path,split\n" + lines("{c},{n},trn") + "cow,d.png,test_set\n",
+        "label,path,split,is_query\n" + lines("{c},{n},trn,") + "cow,d.png,test_set1,1\n",
         "name,filename,y,label\n" + lines("a cat,{n},7,{c}"),
     ],
 )

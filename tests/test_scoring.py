@@ -266,9 +266,6 @@ def test_score_without_truth_says_what_it_takes_for_granted(tripletkit):
     )
     assert result.stdout.startswith("accuracy      0.6000 ")
     assert json.loads(tripletkit("score", "preds.csv", "--json").stdout)["truth"] is None
-
-
-def test_score_says_why_there_is_no_interval_over_images(tripletkit):
     assert "needs the --triplets" in tripletkit("score", "answers.txt").stdout
     right = tk.score(make_answers([1, 1], rows=[[0, 1, 2], [3, 4, 5]]))
     assert "allows for shared images: all rows are alike" in str(right)
