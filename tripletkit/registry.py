@@ -58,8 +58,8 @@ def describe_unknown(name: str, known: Iterable[str]) -> str:
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:
-    """Refuse a value of a setting that is none of those known; None is no choice."""
-    if value is not None and value not in (known := list(known)):
+    """Refuse a value of a setting that is none of those known."""
+    if value not in (known := list(known)):
         raise SettingsError(name, f"`{name}`: {describe_unknown(str(value), known)}")
 
 

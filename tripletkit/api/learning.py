@@ -359,7 +359,8 @@ def _make_job(
         if (names := sources.get("names")) is None:
             raise SettingsError("names", "an array of `features` needs `names`, one for each row")
         features = (names, features)
-    check_choice("votes_as", sources["votes_as"], get_args(VotesAs))
+    if sources["votes_as"] is not None:
+        check_choice("votes_as", sources["votes_as"], get_args(VotesAs))
     encoder, settings = take_encoder_options(options)
     return TrainingJob(
         open_sources(images=open_images(images), **sources),

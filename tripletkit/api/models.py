@@ -488,9 +488,11 @@ class Model:
             asked = known.take(_list_queries(queries))
         else:
             asked = self.embed(queries)
-        expected = f"{known.vectors.shape[1]:,} numbers each, {self.distance} distance"
+        n_dims = known.vectors.shape[1]
         for name, each in (("images", known), ("queries", asked)):
-            if not (got := each._summary()).endswith(f" {expected}"):
+            if (each.vectors.shape[1], each.distance) != (n_dims, self.distance):
+                expected = f"{n_dims:,} numbers each, {self.distance} distance"
+                got = each._summary()
                 raise SettingsError(name, f"`{name}`: expected vectors of {expected}, got {got}.")
         same = find_same(asked.identities(), known.identities())
         found = find_neighbors(known.vectors, asked.vectors, k, self.distance, same)

@@ -136,7 +136,8 @@ class TrainingSources:
                 "split",
                 "`split` is for a triplet file; of `labels` images are held out, class by class.",
             )
-        check_choice("split", self.split, defaults.SPLIT_POLICIES)
+        if self.split is not None:
+            check_choice("split", self.split, defaults.SPLIT_POLICIES)
         if not 0 <= self.fraction < 1:
             raise SettingsError(
                 "val_fraction",
