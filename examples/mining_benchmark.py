@@ -35,6 +35,7 @@ from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import ImageLabels, read_labels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.classification import ClassDistances, DistanceDistribution
+from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model.settings import Settings
 from tripletkit.reporting.figures import (
     LIGHT,
@@ -47,7 +48,6 @@ from tripletkit.results import _align_columns
 from tripletkit.search.offline_mining import _find_cut, _mine_images, _pair_hardest
 from tripletkit.training.batch_learner import Batch, Batches
 from tripletkit.training.head_trainer import _LabelTraining
-from tripletkit.training.trainer import _share_right
 
 BATCH_SIZE = defaults.CLASSES_PER_BATCH * defaults.IMAGES_PER_CLASS
 WAYS = {
@@ -138,11 +138,16 @@ def follow(task: Task, settings: Settings) -> list[float]:
     training = _LabelTraining(task.features, rows, settings, task.labels)
     if settings.mining == "none":
         training._batches = RandomTriplets(task, settings.seed)
-    accuracies = [_share_right(training.embed(), task.val.rows, settings.distance)]
+    accuracies = [share_right(training.embed(), task.val.rows, settings.distance)]
     for _ in range(settings.epochs):
         training.run_epoch()
-        accuracies.append(_share_right(training.embed(), task.val.rows, settings.distance))
+        accuracies.append(share_right(training.embed(), task.val.rows, settings.distance))
     return accuracies
+
+
+def share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> float:
+    """Return the share of triplets whose positive is nearer; a tie is not."""
+    return float((triplet_margins(embeddings, rows, distance) > 0).mean())
 
 
 def draw(curves: dict[str, np.ndarray], steps: np.ndarray, frozen: float) -> Figure:
@@ -167,7 +172,7 @@ def compare_batches(task: Task, epochs: int, seeds: list[int], figure_file: Path
         for name, way in WAYS.items()
     }
     steps = np.arange(epochs + 1) * -(-len(task.images) // BATCH_SIZE)
-    frozen = _share_right(task.features, task.val.rows, FROZEN_DISTANCE)
+    frozen = share_right(task.features, task.val.rows, FROZEN_DISTANCE)
     form = figure_file.suffix.lower().removeprefix(".")
     figure_file.write_bytes(render_figure(draw(curves, steps, frozen), form))
     shown = [number for number in (1, 2, 5, 10, 20, 40, 60) if number <= epochs]
