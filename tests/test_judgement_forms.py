@@ -32,7 +32,7 @@ def decided(judgements):
 FORMS = {
     "Salmon": "head,left,right,winner,loser,puid {a},{b},{c},{near},{far},u{n}",
     "Salmon with numbers": "head,winner,loser,head_object,winner_object,loser_object,response_time "
-    "1,2,3,{a},{near},{far},0.{n}",
+    "{is_b},{is_c},{is_b},{a},{near},{far},0.{n}",
     "tripletTools": "worker_id,Center,Left,Right,Answer w{n},{a},{b},{c},{near}",
     "NIGHTS": "id,left_vote,right_vote,votes,ref_path,left_path,right_path,split,is_imagenet "
     "{n},{is_b},{is_c},8,{a},{b},{c},train,True",
@@ -40,12 +40,9 @@ FORMS = {
     "triplet-network-pytorch": "anchor,far,close {a},{far},{near}",
     "cblearn's food set, with a heading": "query,negative,positive {a},{far},{near}",
     "label": "a,b,c,label {a},{b},{c},{is_b}",
-    "label as float": "a,b,c,label {a},{b},{c},{is_b}.0",
-    "choice before": "choice,query,first,second {is_b},{a},{b},{c}",
-    "left or right": "ref,left,right,response {a},{b},{c},{side}",
+    "left or right": "ref,left,right,left_n,right_n,response {a},{b},{c},7,{n},{side}",
     "name": "reference,option1,option2,selected_image {a},{b},{c},{near}",
     "winner among two": "anchor,img1,img2,winner {a},{b},{c},{near}",
-    "numbers of images": "ref,left,right,left_n,right_n,choice {a},{b},{c},7,{n},{near}",
 }
 
 
@@ -156,7 +153,7 @@ def test_answers_are_read_as_people_write_them(first, second, tie, caplog):
         ("a,b,c,rating\nx,y,z,1\nx,z,y,3\ny,z,x,5\nx,y,w,4\nx,w,y,4\n", '"rating"'),
         ("ref,left,right,least_similar\nx,y,z,z\nx,z,y,z\n", "=least_similar and `swap`; if"),
         ("a,b,c,votes_a,votes_b,votes_c\nx,y,z,1,2,3\n", 'for two images, got "votes_a" too'),
-        ("ref,left,right,vote1,vote2\nx,y,z,1,2\nx,y,w,2,1\nx,w,z,1,1\n", '"vote1" ("1", "2")'),
+        ("ref,left,right,vote1,vote2\nx,y,z,1,2\n", 'by their names, got "vote1" and "vote2"'),
         ("ref,left,right,winner_idx\nx,y,z,0\nx,w,z,1\n", "0 and 1, which leave open"),
         ("ref,left,right,truth,response\nx,y,z,1,0\n", '"truth", "response"; say which'),
         ("i,j,k,odd,response\nx,y,z,1,3\n", '"odd", "response"; say which'),
@@ -210,6 +207,9 @@ def test_a_frame_is_read_by_its_columns_and_its_rows_are_counted_from_0():
     assert rows_of(triplets) == [("00123", "b", "c")]
     assert (triplets.rows.dtype, triplets.place(0)) == (np.int32, "DataFrame:0")
     assert decided(tk.read_judgements(pd.DataFrame([["x", "y", "z"]]))) == [("x", "y", "z")]
+    others = {"": [0, 1] * 2, "entropy": [0.1, 0.2, 0.3, 0.4], "worker": [1, 2] * 2}
+    shown = pd.DataFrame(TRIPLETS, columns=["a", "b", "c"]).assign(b_path=POOL[:4], **others)
+    assert decided(tk.read_judgements(shown)) == TRIPLETS
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def lines(form, rows=None):
         json.dumps(COCO),
         "label,path,split,is_query\n" + lines("{c},{n},trn,") + "cow,d.png,test_set1,1\n",
         "name,filename,y,label\n" + lines("a cat,{n},7,{c}"),
+        "path,split,y\n" + lines("{n},train,{c}"),
     ],
 )
 def test_labels_are_read_as_people_and_programs_write_them(text):

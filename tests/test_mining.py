@@ -355,7 +355,7 @@ def test_wrong_calls_are_refused(mine, labels_file, toy_competition, tmp_path):
         (["--triplets", train, images, "--per-image", 3], 2, "--per-image is for LABELS"),
         (["--triplets", train, images, "--negative-quantiles", 0, 1], 2, "is for LABELS"),
         ([labels_file, images, "--keep", 3], 2, "--keep is for --triplets"),
-        (["--triplets", train, images, "--keep", "nan"], 2, "--keep: expected a share above 0"),
+        (["--triplets", train, images, "--keep", "nan"], 2, "expected a count such as 500"),
         ([labels_file, images, "--positive-quantiles", 0.5, 0.2], 2, "a lower and a higher"),
         ([labels_file, images, "--plot", tmp_path / "p.txt"], 1, "expected a name that ends"),
         ([one_class, images], 1, "expected images of at least two classes"),

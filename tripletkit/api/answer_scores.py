@@ -223,7 +223,11 @@ def controls(
     known, judged = read_judgements(train).decided().triplets, read_judgements(val, truth=truth)
     if judged.truth is None and judged.votes is None:
         logger.info("No truth file: %s.", _ALL_FIRST)
+    elif judged.truth is None:
+        logger.info("No truth file: taking what most people said for the truth.")
     asked = (judged.decided() if judged.truth is None else judged.turned()).triplets
+    if not len(asked):
+        raise AnswerFileError(f"{judged.source}: expected a question that is decided, got none")
     return ShortcutBaselines(run_baselines(known, asked, ordinal=ordinal, seed=seed))
 
 

@@ -10,6 +10,7 @@ from tripletkit.cli.options import model_options, output_option
 from tripletkit.cli.parameters import (
     JUDGEMENTS,
     LABELS,
+    MOST,
     NAMED_PATH,
     OUTPUT_FILE,
     FiniteRange,
@@ -26,8 +27,14 @@ def _parse_keep(value: Any) -> float | int:
     if isinstance(value, float | int):
         return value
     if value.isascii() and value.isdigit():
-        return int(value)
-    return parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+        keep: float | int = int(value)
+    else:
+        keep = parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    if not (1 <= keep <= MOST if isinstance(keep, int) else 0 < keep <= 1):
+        raise click.BadParameter(
+            f"expected a count such as 500 or a share such as 0.25 or 25%, got {value}."
+        )
+    return keep
 
 
 def _sort_arguments(given: dict[str, Any]) -> None:

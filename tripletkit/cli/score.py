@@ -41,9 +41,9 @@ def score(model: Path | None, **given: Any) -> Any:
     """Print the accuracy of an answer file, with its uncertainty.
 
     TRUTH is one 0 or 1 a line, or a CSV with a column label, truth or prediction, or a database of
-    collected judgements, of which the questions drawn by chance are scored. Without it every first
-    image is taken for the nearer one; with votes, what most people said is the truth, and ties of
-    theirs are left out.
+    collected judgements, of which the questions drawn by chance are scored. Without it answers that
+    stand in --triplets are the truth, or else what most people said where there are votes (ties of
+    theirs are left out), or else every first image is the nearer one.
 
     \b
     tripletkit score preds.csv truth.csv

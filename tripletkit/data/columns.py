@@ -88,15 +88,14 @@ _ANSWERS = (
 _PREDICTIONS = "prediction predictions predicted pred".split()
 _ANSWER_WORDS = {"option", "alternative"}.union(*(w.split("_") for w in _ANSWERS + _PREDICTIONS))
 _ANSWER_WORDS -= {"more", "most", "ground", "similar"}
+_GRADES = {"rating", "likert", "slider", "scale"}
 # Columns about the people, the time and what else belongs to a row, which say nothing of the answer
 # where no word of an answer stands beside: `worker`, but not `worker_choice`.
-_PEOPLE = frozenset(
-    "rater annotator worker user subject judge participant person observer respondent".split()
-)
 _MEASURES = frozenset(
     "time date datetime timestamp created received duration rt latency ms seconds count n".split()
 )
-_ABOUT = (_PEOPLE | _MEASURES).union(
+_ABOUT = _MEASURES.union(
+    "rater annotator worker user subject judge participant person observer respondent "
     "split fold part partition subset session trial block screen page row line number position "
     "order age sex gender country language device browser dataset source comment note notes batch "
     "task version sampler sample puid margin seed confidence weight difficulty".split()
@@ -270,7 +269,8 @@ def _label_roles(
             except ValueError:
                 return None
         else:
-            usual = [each for each in known if len(words) == 2 or each not in _WEAK_LABELS]
+            is_alone = sum(word not in ("", "split") for word in words) == 2
+            usual = [each for each in known if is_alone or each not in _WEAK_LABELS]
             places = [words.index(each) for each in usual if words.count(each) == 1]
             # `name` may be that of what is shown, where `filename` is the image's.
             found += sorted(places, key=lambda place: role == "name" and not is_file(place))[:1]
@@ -325,12 +325,19 @@ def _with_answers(roles: Roles, found: _Headings, wanted: Wanted) -> Roles:
     """Return the roles with the columns that say which image was chosen."""
     answers = [] if roles.is_answered else _find_answers(found.texts, set(roles.names), wanted)
     if wanted != "answers":
-        # Numbers beside left and right may be those of raters, `a` may be the anchor.
-        others = [each for each in _SIDES if not roles.names or not {"1", "one", "a"} & {*each}]
-        for sides in (roles.sides, *others):
+        for sides in (roles.sides, *_SIDES):
             votes = found.votes(sides, with_counts=not answers)
-            if votes is not None and not set(votes) & set(roles.names):
+            # Numbers beside left and right may be those of raters, `a` may be the anchor.
+            is_open = bool(roles.names) and sides != roles.sides and {"1", "one", "a"} & {*sides}
+            if votes is None or set(votes) & set(roles.names) or (is_open and answers):
+                continue
+            if not is_open:
                 return replace(roles, is_answered=True, votes=votes)
+            shown = " and ".join(f'"{found.texts[place]}"' for place in votes)
+            raise ValueError(
+                f"expected votes for the two images by their names, got {shown}; say with "
+                "`columns` which count, as votes_first and votes_second"
+            )
         shares = [place for place in found.by_word.get("share", ()) if place not in roles.names]
         if shares:
             return replace(roles, is_answered=True, share=found.one(shares))
@@ -370,24 +377,34 @@ def _find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "tr
 
 def _find_doubtful(headings: Sequence[str], roles: Roles) -> tuple[int, ...]:
     """Return the columns that may say which image was chosen, and that no role was found for."""
-    if roles.is_answered is True:
-        return () if roles.tells_answers else tuple(_find_answers(headings, roles.used))
-    return tuple(place for place in range(len(headings)) if place not in roles.used)
+    if roles.tells_answers:
+        return ()
+    bare = [set(_split_words(heading)) - _NOUNS for heading in headings]
+    # `winner` beside `winner_object` is about the same image.
+    known = [bare[place] for place in roles.names if bare[place]]
+    is_answered = roles.is_answered is True
+    places = _find_answers(headings, roles.used) if is_answered else range(len(headings))
+    return tuple(place for place in places if place not in roles.used and bare[place] not in known)
 
 
 def may_answer(heading: str) -> bool:
-    """Return whether a heading that is not known leaves room for an answer: one about the row or
-    the image does not, but where it has a word of an answer, too."""
+    """Return whether a heading leaves room for an answer: not one about the row, without a word."""
     words = set(_split_words(heading))
-    if words & _MEASURES:
+    # pandas writes an index below no heading, and reads it as `Unnamed: 0`.
+    if heading.strip() in ("", "Unnamed: 0") or words & _MEASURES:
         return False
     return bool(words & _ANSWER_WORDS) or not (words & _ABOUT or (words and words <= _NOUNS))
 
 
-def is_of_people(heading: str) -> bool:
-    """Return whether a heading names somebody who judged: `judge`, `rater 2`."""
+def may_grade(heading: str, sides: Sequence[str]) -> bool:
+    """Return whether numbers below a heading may say how much nearer one of two images is."""
+    return bool(set(_split_words(heading)) & (_ANSWER_WORDS | _GRADES | {*sides}))
+
+
+def is_of_judge(heading: str) -> bool:
+    """Return whether a heading may stand above judgements, or above those who judged."""
     words = {word for word in _split_words(heading) if word.isalpha()}
-    return bool(words) and words <= _PEOPLE
+    return bool(words) and words <= {"judge", "rater", "annotator"}
 
 
 def is_of_far(heading: str) -> bool:

@@ -18,8 +18,9 @@ from tripletkit.data.columns import (
     find_roles,
     is_of_far,
     is_of_index,
-    is_of_people,
+    is_of_judge,
     may_answer,
+    may_grade,
 )
 from tripletkit.data.tables import FileTable, are_texts, open_table, place_problems
 from tripletkit.data.text_files import CONTROL, FileRecord, parse_number, shorten_line
@@ -114,13 +115,14 @@ def _describe_answers(texts: np.ndarray, n_images: int) -> str:
     )
 
 
-def _could_be_answers(texts: np.ndarray) -> bool:
-    """Return whether a column could say which of two images was chosen, or how much nearer: it has
-    few words, or numbers that are no places of rows."""
+def _could_be_answers(texts: np.ndarray, *, with_numbers: bool) -> bool:
+    """Return whether a column could say which image was chosen, or by numbers how much nearer."""
     values = {_plain(str(text)) for text in texts}
     told = values - _TIES
     if 1 <= len(told) <= 3:
         return len(values) > 1 and (len(texts) > len(values) or len(texts) > 3)
+    if not with_numbers:
+        return False
     numbers = [parse_number(value) for value in told]
     is_place = len(set(texts)) == len(texts) and all(number % 1 == 0 for number in numbers)
     return len(told) > 3 and all(number == number for number in numbers) and not is_place
@@ -425,7 +427,8 @@ class _TableRows:
         try:
             read = _read_choices(texts, sides, n_images, named)
             heading = self.table.headings[place]
-            if n_images == 2 and not is_said and is_of_index(heading) and {*texts} <= {"0", "1"}:
+            is_index = bool(named) and n_images == 2 and is_of_index(heading) and not is_said
+            if is_index and {*texts} <= {"0", "1"}:
                 raise ValueError(
                     "expected first and second, got 0 and 1, which leave open whether places are "
                     f"meant, counted from 0. If 1 means the first image, use `columns` with "
@@ -477,9 +480,10 @@ class _TableRows:
         for place in roles.doubtful if len(self.table) else ():
             texts, heading = self._texts(place), headings[place]
             if roles.is_answered or may_answer(heading):
-                is_doubtful = _could_be_answers(texts)
+                with_numbers = may_grade(heading, roles.sides)
+                is_doubtful = _could_be_answers(texts, with_numbers=with_numbers)
             else:
-                is_doubtful = is_of_people(heading) and _are_choices(texts, roles.sides)
+                is_doubtful = is_of_judge(heading) and _are_choices(texts, roles.sides)
             if not is_doubtful and not self._is_name_of_either(texts):
                 continue
             values = ", ".join(map(shorten_line, list(dict.fromkeys(texts.tolist()))[:3]))
@@ -496,10 +500,9 @@ class _TableRows:
             )
 
     def _is_name_of_either(self, texts: np.ndarray) -> bool:
-        """Return whether a column names one of the two images in most rows, its folder or its
-        extension left out."""
+        """Return whether a column names one of the two images in most rows, folder left out."""
         stem, first, second = (
-            pd.Series(column).str.replace(_AROUND_STEM, "", regex=True)
+            pd.Series(column[:1000]).str.replace(_AROUND_STEM, "", regex=True)
             for column in (texts, *map(self._texts, self.roles.names[1:3]))
         )
         return bool(((stem == first) | (stem == second)).mean() >= _MOST)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.columns import FORMS
+from tripletkit.data.decoding import IMAGE_SUFFIXES
 from tripletkit.data.judgement_files import (
     CANT_TELL,
     DATABASE_FORM,
@@ -29,29 +30,12 @@ from tripletkit.data.judgement_files import (
 )
 from tripletkit.data.judgement_files import FIRST as FIRST_IMAGE
 from tripletkit.data.judgement_files import SECOND as SECOND_IMAGE
-from tripletkit.data.judgement_tables import (
-    FIRST,
-    SECOND,
-    UNDECIDED,
-    labels_of_array,
-    open_rows,
-)
+from tripletkit.data.judgement_tables import FIRST, SECOND, UNDECIDED, labels_of_array, open_rows
 from tripletkit.data.outputs import as_one_run
 from tripletkit.data.tables import open_table, place_problems, read_text
 from tripletkit.data.text_files import FileRecord, shorten_line
-from tripletkit.data.triplets import (
-    Triplets,
-    Truth,
-    Votes,
-    VotesLike,
-    describe_other_questions,
-)
-from tripletkit.errors import (
-    AnswerFileError,
-    JudgementsError,
-    SettingsError,
-    TripletFileError,
-)
+from tripletkit.data.triplets import Triplets, Truth, Votes, VotesLike, describe_other_questions
+from tripletkit.errors import AnswerFileError, JudgementsError, SettingsError, TripletFileError
 
 _PathLike = str | os.PathLike[str]
 
@@ -379,8 +363,10 @@ def _read_names(given: Sequence[str] | _PathLike) -> list[str]:
         source, text = str(given), read_text(Path(given))
         # `#1.png` is a name, other lines behind a # are comments; R writes names in quotes.
         lines = [line.strip() for line in text.split("\n")]
-        names = [line.strip('"') for line in lines if not re.match(r"$|#(?!\S+\.\w+$)", line)]
-        if names[1:] and not Path(names[0]).suffix and all(Path(name).suffix for name in names[1:]):
+        lines = [line for line in lines if not re.match(r"$|#(?!\S+\.\w+$)", line)]
+        names = [re.sub('^"(.*)"$', r"\1", line) for line in lines]
+        is_image = [Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names]
+        if is_image[1:] and not is_image[0] and all(is_image[1:]):
             raise TripletFileError(
                 f"{source}: expected names of images alone, got {shorten_line(names[0])} above "
                 "them, which would be counted as one. Leave the heading out."

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -252,7 +252,8 @@ def _rows_of_table(table: FileTable, columns: Mapping[str, str]) -> list[_Row]:
     parts = table.texts(headings.index("split")) if "split" in headings else [""] * len(table)
     for place, heading in enumerate(table.columns):
         values = pd.unique(pd.Series(table.texts(place)))
-        if "split" not in headings and len(values) > 1 and all(map(_part_of, values)):
+        is_other = place not in (of_name, of_label) and "split" not in headings
+        if is_other and len(values) > 1 and all(map(_part_of, values)):
             caution(
                 f'{table.source}: the column "{heading}" seems to say which images are held out, '
                 "and is not read: all are learned from. Call it split to train by it",
@@ -268,8 +269,15 @@ def _rows_of_table(table: FileTable, columns: Mapping[str, str]) -> list[_Row]:
 
 def _find_columns(table: FileTable, columns: Mapping[str, str]) -> tuple[int, int]:
     """Return the places of the columns of names and of labels."""
+    files = [place for place in range(len(table.cells)) if table.has_files(place)]
+    stems = {PurePath(text).stem for place in files for text in table.texts(place)}
+
+    def names_images(place: int) -> bool:
+        """Return whether a column has files, or what files beside it are called."""
+        return place in files or {*table.texts(place)} <= stems
+
     try:
-        roles = find_roles(table.headings, "labels", columns, table.has_files)
+        roles = find_roles(table.headings, "labels", columns, names_images)
     except ValueError as error:
         raise LabelFileError(f"{table.source}: {error}") from error
     if roles is not None and roles.answer is not None:

@@ -29,12 +29,7 @@ from tripletkit.data.columns import (
     resembles_heading,
 )
 from tripletkit.data.outputs import note_input
-from tripletkit.data.text_files import (
-    ODD_BLANK,
-    FileRecord,
-    shorten_line,
-    unguard_formula,
-)
+from tripletkit.data.text_files import ODD_BLANK, FileRecord, shorten_line, unguard_formula
 from tripletkit.errors import MissingExtraError, TripletFileError, describe_problems
 
 _SEPARATORS = (",", ";", "\t", "|")
@@ -343,7 +338,7 @@ def _are_numbers(columns: Mapping[str, str] | None) -> bool:
 def _check_comment(layout: _Layout, above: str) -> None:
     """Refuse a heading behind a # that names the columns in another order than they are read in."""
     fields = layout.try_to_cut(above.lstrip("# \t")) if above.startswith("#") else []
-    roles = find_roles(fields) if is_heading(fields, []) else None
+    roles = find_roles(fields) if len(fields) == 3 and is_heading(fields, []) else None
     if roles is not None and roles.names != (0, 1, 2):
         raise ValueError(
             f"expected the heading without a #, got {shorten_line(above)} above, which is passed "

@@ -68,7 +68,7 @@ class ModelFolder:
     def is_there(self) -> bool:
         """Return whether the folder holds this model still."""
         with suppress(ModelFolderError):
-            return ModelRecord.read(self.path / _RECORD_FILE).sha256 == self.record.sha256
+            return load_model(self.path).record.sha256 == self.record.sha256
         return False
 
     @property

@@ -173,7 +173,7 @@ class _PixelNetwork:
         """Return a network that learns as a whole, from the random weights of a file."""
         with building_layers(settings.seed):
             head = build_body(backbone.n_features, settings)
-        return cls.join(backbone, build_backbone(backbone, start), head)
+            return cls.join(backbone, build_backbone(backbone, start), head)
 
     @classmethod
     def unfrozen(
