@@ -153,7 +153,7 @@ def test_answers_are_read_as_people_write_them(first, second, tie, caplog):
         ("a,b,c,rating\nx,y,z,1\nx,z,y,3\ny,z,x,5\nx,y,w,4\nx,w,y,4\n", '"rating"'),
         ("ref,left,right,least_similar\nx,y,z,z\nx,z,y,z\n", "=least_similar and `swap`; if"),
         ("a,b,c,votes_a,votes_b,votes_c\nx,y,z,1,2,3\n", 'for two images, got "votes_a" too'),
-        ("ref,left,right,vote1,vote2\nx,y,z,1,2\n", 'by their names, got "vote1" and "vote2"'),
+        ("ref,left,right,vote1,vote2\nx,y,z,1,2\n", '"vote1" and "vote2" may be'),
         ("ref,left,right,winner_idx\nx,y,z,0\nx,w,z,1\n", "0 and 1, which leave open"),
         ("ref,left,right,truth,response\nx,y,z,1,0\n", '"truth", "response"; say which'),
         ("i,j,k,odd,response\nx,y,z,1,3\n", '"odd", "response"; say which'),

@@ -27,13 +27,7 @@ from tripletkit.data.judgements import (
 from tripletkit.data.outputs import OutputFile, OutputForm, Outputs, as_one_run, open_output
 from tripletkit.data.text_files import guard_formula
 from tripletkit.data.triplets import Triplets, Truth, Votes, VotesLike
-from tripletkit.errors import (
-    AnswerFileError,
-    DataWarning,
-    LeakageWarning,
-    SettingsError,
-    caution,
-)
+from tripletkit.errors import AnswerFileError, DataWarning, LeakageWarning, SettingsError, caution
 from tripletkit.evaluation.answers import Answers, TiePolicy, read_answers
 from tripletkit.evaluation.baselines import ShortcutBaselines, run_baselines
 from tripletkit.evaluation.comparison import Comparison
@@ -233,10 +227,7 @@ def controls(
 
 @as_one_run
 def check_answers(
-    answers: AnswersLike,
-    triplets: TripletsLike,
-    *,
-    agree_with: Sequence[AnswersLike] = (),
+    answers: AnswersLike, triplets: TripletsLike, *, agree_with: Sequence[AnswersLike] = ()
 ) -> AnswerChecks:
     """Return what answers say of themselves, without any truth.
 

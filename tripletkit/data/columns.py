@@ -47,7 +47,7 @@ _NOUNS = frozenset(
 )
 _VOTES = frozenset("vote votes voted wins".split())
 # Counts of votes where no column says which image was chosen; else of anything.
-_COUNTS = frozenset("count counts n num".split())
+_COUNTS = frozenset("count counts n num for".split())
 _ANCHOR = "anchor query reference ref head probe center centre target pivot base".split()
 _NEAR = (
     "positive pos near nearer nearest close closer closest winner similar sim more_similar "
@@ -77,6 +77,7 @@ _TRIALS = (
     ("left", "center", "right"),
     ("left", "centre", "right"),
 )
+_FIRST = {"0", "1", "one"}
 _IMAGES = frozenset(_ANCHOR).union(*_SIDES, *_TRIALS)
 _ODD = "odd odd_one odd_one_out odd_out oddone oddoneout oddball outlier".split()
 # What people said comes before what a model said.
@@ -219,10 +220,7 @@ class _Headings:
             return None
         if third := sorted((set(of_side) - set(sides)) & _IMAGES):
             shown = self.texts[of_side[third[0]][0]]
-            raise ValueError(
-                f'expected votes for two images, got "{shown}" too; say with `columns` which '
-                "count, as votes_first and votes_second"
-            )
+            raise ValueError(_choose_votes(shown))
         return self.one(of_side[sides[0]]), self.one(of_side[sides[1]])
 
 
@@ -327,17 +325,13 @@ def _with_answers(roles: Roles, found: _Headings, wanted: Wanted) -> Roles:
     if wanted != "answers":
         for sides in (roles.sides, *_SIDES):
             votes = found.votes(sides, with_counts=not answers)
-            # Numbers beside left and right may be those of raters, `a` may be the anchor.
-            is_open = bool(roles.names) and sides != roles.sides and {"1", "one", "a"} & {*sides}
-            if votes is None or set(votes) & set(roles.names) or (is_open and answers):
+            # Beside left and right and a choice, 1 and 2 may be raters.
+            is_open = bool(roles.names and answers) and sides != roles.sides and sides[0] in _FIRST
+            if votes is None or set(votes) & set(roles.names) or is_open:
                 continue
-            if not is_open:
-                return replace(roles, is_answered=True, votes=votes)
-            shown = " and ".join(f'"{found.texts[place]}"' for place in votes)
-            raise ValueError(
-                f"expected votes for the two images by their names, got {shown}; say with "
-                "`columns` which count, as votes_first and votes_second"
-            )
+            if roles.names and (sides, roles.sides) == (("a", "b"), ("b", "c")):
+                raise ValueError(_choose_votes(found.texts[votes[0]]))
+            return replace(roles, is_answered=True, votes=votes)
         shares = [place for place in found.by_word.get("share", ()) if place not in roles.names]
         if shares:
             return replace(roles, is_answered=True, share=found.one(shares))
@@ -346,6 +340,13 @@ def _with_answers(roles: Roles, found: _Headings, wanted: Wanted) -> Roles:
     if len(answers) > 1:
         raise ValueError(_choose_one(found.texts, answers, "answer"))
     return replace(roles, is_answered=True, answer=answers[0]) if answers else roles
+
+
+def _choose_votes(heading: str) -> str:
+    return (
+        f'expected votes for two images, got "{heading}" too; say with `columns` which count, as '
+        "votes_first and votes_second"
+    )
 
 
 def _choose_one(headings: Sequence[str], places: Sequence[int], field: str) -> str:
@@ -391,7 +392,7 @@ def may_answer(heading: str) -> bool:
     """Return whether a heading leaves room for an answer: not one about the row, without a word."""
     words = set(_split_words(heading))
     # pandas writes an index below no heading, and reads it as `Unnamed: 0`.
-    if heading.strip() in ("", "Unnamed: 0") or words & _MEASURES:
+    if heading.strip() in ("", "Unnamed: 0") or words & (_MEASURES | {"anchor", "query"}):
         return False
     return bool(words & _ANSWER_WORDS) or not (words & _ABOUT or (words and words <= _NOUNS))
 
@@ -402,9 +403,13 @@ def may_grade(heading: str, sides: Sequence[str]) -> bool:
 
 
 def is_of_judge(heading: str) -> bool:
-    """Return whether a heading may stand above judgements, or above those who judged."""
-    words = {word for word in _split_words(heading) if word.isalpha()}
-    return bool(words) and words <= {"judge", "rater", "annotator"}
+    """Return whether a heading may stand above what somebody answered: `judge`, `rater 1`."""
+    return bool(re.fullmatch(r"judge|(judge|rater|annotator)\W*_?\d+", heading.strip().lower()))
+
+
+def is_numbered(heading: str, sides: Sequence[str]) -> bool:
+    """Return whether votes are called by a number, where the images are not."""
+    return not _FIRST & {*sides} and bool(_FIRST & set(_split_words(heading)))
 
 
 def is_of_far(heading: str) -> bool:

@@ -16,6 +16,7 @@ from tripletkit.data.columns import (
     Roles,
     Wanted,
     find_roles,
+    is_numbered,
     is_of_far,
     is_of_index,
     is_of_judge,
@@ -286,7 +287,7 @@ class _TableRows:
             self._check_doubled()
         labels = votes = None
         if roles.votes is not None:
-            votes = self._read_votes(roles.votes)
+            votes = self._read_votes(roles.votes, is_said="votes_first" in columns)
         elif roles.share is not None:
             votes = self._read_shares(roles.share)
         elif odd_place is not None:
@@ -399,8 +400,15 @@ class _TableRows:
         places = np.where(is_known, values, len(names)).astype(np.int64)
         return known[np.append(places, len(names))[numbers]].reshape(-1, 3)
 
-    def _read_votes(self, places: tuple[int, int]) -> Votes:
+    def _read_votes(self, places: tuple[int, int], *, is_said: bool) -> Votes:
         first, second = map(self._numbers, places)
+        values, (one, other) = {*first, *second}, (self.table.headings[n] for n in places)
+        is_open = not is_said and bool(self.roles.names) and is_numbered(one, self.roles.sides)
+        if is_open and (values <= {0, 1} or values <= {1, 2}):
+            raise TripletFileError(
+                f'{self.source}: the columns "{one}" and "{other}" may be answers of two people. '
+                f"If they count votes, use `columns` with votes_first={one},votes_second={other}."
+            )
         most, least = np.maximum(first, second), np.minimum(first, second)
         self._refuse(
             ~((least >= 0) & (most <= MAX_VOTES)),

@@ -17,13 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.judgement_tables import UNDECIDED, open_rows
-from tripletkit.data.outputs import (
-    Destination,
-    OutputForm,
-    Outputs,
-    as_one_run,
-    open_output,
-)
+from tripletkit.data.outputs import Destination, OutputForm, Outputs, as_one_run, open_output
 from tripletkit.data.tables import FileTable, place_problems
 from tripletkit.data.text_files import parse_number, quote_csv_field, shorten_line
 from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
