@@ -66,9 +66,11 @@ class ModelFolder:
     contents: Mapping[str, bytes] = field(repr=False)
 
     def is_there(self) -> bool:
-        """Return whether the folder holds this model still."""
-        with suppress(ModelFolderError):
-            return load_model(self.path).record.sha256 == self.record.sha256
+        """Return whether the folder holds this model still, and all of it."""
+        with suppress(ModelFolderError, OSError):
+            is_same = ModelRecord.read(self.path / _RECORD_FILE).sha256 == self.record.sha256
+            held = {name: (self.path / name).read_bytes() for name in self.contents}
+            return is_same and held == self.contents
         return False
 
     @property
