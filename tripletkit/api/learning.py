@@ -21,9 +21,9 @@ from tripletkit.api.given import (
     take_encoder_options,
 )
 from tripletkit.api.models import Model
-from tripletkit.data.images import ImagesLike, Scratch, open_images
+from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.judgements import TruthLike, read_judgements
-from tripletkit.data.outputs import Outputs, as_one_run, check_written_folder
+from tripletkit.data.outputs import Outputs, Scratch, as_one_run, check_written_folder
 from tripletkit.data.triplets import VotesAs, VotesLike
 from tripletkit.errors import ModelFolderError, SettingsError
 from tripletkit.features.backbones import AUTO

@@ -27,10 +27,10 @@ from tripletkit.api.given import (
     is_path,
     take_encoder_options,
 )
-from tripletkit.data.images import Images, ImagesLike, Scratch, is_one_image, open_images
+from tripletkit.data.images import Images, ImagesLike, is_one_image, open_images
 from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.labels import read_labels
-from tripletkit.data.outputs import COLLAGE_FORM, OutputFile, Outputs, as_one_run
+from tripletkit.data.outputs import COLLAGE_FORM, OutputFile, Outputs, Scratch, as_one_run
 from tripletkit.data.text_files import check_encodable
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (

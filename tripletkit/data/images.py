@@ -13,9 +13,7 @@ import errno
 import logging
 import os
 import re
-import shutil
 import unicodedata
-import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,14 +23,13 @@ from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from stat import S_ISREG
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from tripletkit.data.decoding import HEIC_SUFFIXES, IMAGE_SUFFIXES, image_suffixes, make_rgb
-from tripletkit.data.outputs import hash_file, note_input, private_temporary_folder
+from tripletkit.data.outputs import Scratch, hash_file, note_input
 from tripletkit.errors import (
     DataWarning,
     ImageNameError,
@@ -83,14 +80,6 @@ class _Files(NamedTuple):
     paths: Sequence[Path | None]
     problems: dict[int, str]
     contents: FileContents | None = None
-
-
-class Scratch:
-    """A folder for files of what is in memory, gone when nothing refers to it any more."""
-
-    def __init__(self) -> None:
-        self.folder = Path(mkdtemp(prefix="tripletkit-", dir=private_temporary_folder()))
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)

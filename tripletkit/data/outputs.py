@@ -18,6 +18,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
@@ -548,6 +549,14 @@ def private_temporary_folder() -> Path:
 
     atexit.register(remove)
     return path
+
+
+class Scratch:
+    """A folder for files of what is in memory, gone when nothing refers to it any more."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tripletkit-", dir=private_temporary_folder()))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
 @contextmanager

@@ -63,14 +63,14 @@ class ModelFolder:
 
     path: Path
     record: ModelRecord
-    contents: Mapping[str, bytes] = field(repr=False)
+    held: Mapping[str, bytes] = field(repr=False)
 
     def is_there(self) -> bool:
         """Return whether the folder holds this model still, and all of it."""
         with suppress(ModelFolderError, OSError):
             is_same = ModelRecord.read(self.path / _RECORD_FILE).sha256 == self.record.sha256
-            held = {name: (self.path / name).read_bytes() for name in self.contents}
-            return is_same and held == self.contents
+            now = {name: (self.path / name).read_bytes() for name in self.held}
+            return is_same and now == self.held
         return False
 
     @property
@@ -96,7 +96,7 @@ class ModelFolder:
         """Return what tells images unlike those of the training; None where it was not learned."""
         if _SHIFT_FILE not in self.record.files:
             return None
-        return ShiftDetector.load(BytesIO(self.contents[_SHIFT_FILE]))
+        return ShiftDetector.load(BytesIO(self.held[_SHIFT_FILE]))
 
     def share_learned(
         self, triplets: Triplets, contents: Sequence[bytes | None] | None = None
@@ -106,7 +106,7 @@ class ModelFolder:
         are known again. None where nothing is known."""
         if _LEARNED_FILE not in self.record.files:
             return None
-        learned = np.atleast_2d(np.load(BytesIO(self.contents[_LEARNED_FILE]), allow_pickle=False))
+        learned = np.atleast_2d(np.load(BytesIO(self.held[_LEARNED_FILE]), allow_pickle=False))
         asked = [triplets] if contents is None else [triplets, triplets.over_contents(contents)]
         is_learned, is_known = np.zeros((2, len(triplets)), dtype=bool)
         for each, known in zip(asked, learned, strict=False):
@@ -117,7 +117,7 @@ class ModelFolder:
 
     def read_history(self) -> pd.DataFrame:
         """Return the epochs of the training, as `history.csv` has them."""
-        return pd.read_csv(BytesIO(self.contents[_HISTORY_FILE]))
+        return pd.read_csv(BytesIO(self.held[_HISTORY_FILE]))
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
@@ -128,12 +128,12 @@ class ModelFolder:
         head = build_model(self.record.n_features, self.record.settings)
         with TemporaryDirectory() as folder:
             file = Path(folder) / _HEAD_FILE
-            file.write_bytes(self.contents[_HEAD_FILE])
+            file.write_bytes(self.held[_HEAD_FILE])
             head.load_weights(file)
         return head
 
     def _read_numpy_head(self) -> NumpyHead | None:
-        return NumpyHead.read(self.path / _HEAD_FILE, BytesIO(self.contents[_HEAD_FILE]))
+        return NumpyHead.read(self.path / _HEAD_FILE, BytesIO(self.held[_HEAD_FILE]))
 
     def open_head(self) -> NumpyHead | keras.Model:
         """Return the trained head for `embed`, without TensorFlow where its layers allow it."""
@@ -175,8 +175,8 @@ class ModelFolder:
         if path.resolve() == self.path.resolve() and self.is_there():
             return self
         with open_folder(path) as partial:
-            for name in sorted(_MODEL_FILES & self.contents.keys()):
-                (partial / name).write_bytes(self.contents[name])
+            for name in sorted(_MODEL_FILES & self.held.keys()):
+                (partial / name).write_bytes(self.held[name])
             self.record.write(partial / _RECORD_FILE)
         return load_model(path)
 
@@ -242,12 +242,12 @@ def save_model(
             np.save(partial / _LEARNED_FILE, np.stack(padded))
         if backbone is not None:
             shutil.copyfile(backbone, partial / BACKBONE_FILE)
-        contents = {file.name: file.read_bytes() for file in sorted(partial.iterdir())}
-        whole = replace(record, files=_hash(contents))
+        held = {file.name: file.read_bytes() for file in sorted(partial.iterdir())}
+        whole = replace(record, files=_hash(held))
         whole.write(partial / _RECORD_FILE)
     if backbone is not None:
         checkpoint.unlink(missing_ok=True)
-    return ModelFolder(path.absolute(), whole, contents)
+    return ModelFolder(path.absolute(), whole, held)
 
 
 def load_model(path: Path) -> ModelFolder:
@@ -269,20 +269,20 @@ def load_model(path: Path) -> ModelFolder:
     if missing := [name for name in record.files if not (path / name).is_file()]:
         raise ModelFolderError(f"{path}: incomplete, {missing[0]} is missing; train again")
     try:
-        contents = {name: (path / name).read_bytes() for name in record.files}
+        held = {name: (path / name).read_bytes() for name in record.files}
     except OSError as error:
         raise ModelFolderError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    for name, got in _hash(contents).items():
+    for name, got in _hash(held).items():
         if got != record.files[name]:
             raise ModelFolderError(
                 f"{path / name}: is not the file that training wrote (its sha256 differs). "
                 "Bring back the original, or train again."
             )
-    return ModelFolder(path.absolute(), record, contents)
+    return ModelFolder(path.absolute(), record, held)
 
 
-def _hash(contents: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+def _hash(held: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in held.items()}
 
 
 def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit import __version__, defaults
-from tripletkit.data.images import Scratch
+from tripletkit.data.outputs import Scratch
 from tripletkit.data.training_set import BY_FILE
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
