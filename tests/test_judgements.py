@@ -251,8 +251,8 @@ def test_a_copy_in_a_folder_that_cannot_be_written_is_read(told, tmp_path):
     told.database.close()
     folder = tmp_path / "kept"
     folder.mkdir()
-    copy = folder / "j.sqlite"
-    shutil.copy(told.database.path, copy)
+    copy = shutil.copy(told.database.path, folder / "j.sqlite")
+    assert len(tk.read_judgements(copy)) == 1 and [*folder.iterdir()] == [copy]  # nothing is left
     folder.chmod(0o500)
     try:
         assert len(tk.read_judgements(copy)) == 1

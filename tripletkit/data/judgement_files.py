@@ -247,15 +247,17 @@ def _allow_reading(
 
 def _connect(path: Path) -> sqlite3.Connection:
     note_input(path)
-    uri = path.absolute().as_uri()
-    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=10)
+    uri, journal = path.absolute().as_uri(), path.with_name(f"{path.name}-wal")
+    # A reader alone leaves its files behind; who may write and has nothing to recover removes them.
+    is_clean = not (journal.exists() or path.with_name(f"{path.name}-journal").exists())
+    mode = "rw" if is_clean else "ro"
+    connection = sqlite3.connect(f"{uri}?mode={mode}", uri=True, timeout=10)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         connection.close()
         # In a folder that cannot be written there is no place for the files of a reader. Without
         # a journal all answers are in the database itself.
-        journal = path.with_name(f"{path.name}-wal")
         if journal.exists() and journal.stat().st_size:
             raise
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
