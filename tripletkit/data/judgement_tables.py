@@ -317,8 +317,8 @@ class _TableRows:
     def ids(self) -> tuple[str, ...] | None:
         """What a column says of which question each row is; None without such a column."""
         for place, heading in enumerate(self.table.columns):
-            texts = tuple(self._texts(place))
             if heading.strip().lower() in _IDS and place not in self.roles.used:
+                texts = tuple(self._texts(place))
                 return texts if len(set(texts)) == len(texts) else None
         return None
 
@@ -402,9 +402,9 @@ class _TableRows:
 
     def _read_votes(self, places: tuple[int, int], *, is_said: bool) -> Votes:
         first, second = map(self._numbers, places)
-        values, (one, other) = {*first, *second}, (self.table.headings[n] for n in places)
+        one, other = (self.table.headings[place] for place in places)
         is_open = not is_said and bool(self.roles.names) and is_numbered(one, self.roles.sides)
-        if is_open and (values <= {0, 1} or values <= {1, 2}):
+        if is_open and ({*first, *second} <= {0, 1} or {*first, *second} <= {1, 2}):
             raise TripletFileError(
                 f'{self.source}: the columns "{one}" and "{other}" may be answers of two people. '
                 f"If they count votes, use `columns` with votes_first={one},votes_second={other}."
